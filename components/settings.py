@@ -1,0 +1,237 @@
+"""Settings: read once from params.yaml and the file it names, frozen, unknown keys refused.
+
+`params.yaml` says which settings file is in force, which categories exist and what each overrides;
+`settings/<name>.yaml` holds every value. The dataclasses below hold no defaults, so that each value
+stands in one place only.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from components.errors import UserError
+
+POLICIES = ("object", "rotation_free", "texture")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """How the normal images of train/good are split and what is too little or too large."""
+
+    size: int  # model input, pixels per side
+    val_fraction: float  # share of train/good that stops the training
+    calib_fraction: float  # share of train/good that sets thresholds
+    min_images: int  # fewer normal images than this are refused
+    max_megapixels: float  # larger images are refused (decompression bombs)
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Augmentation policy of Wang et al. 2020, section 4.3.1, and its size."""
+
+    policy: str  # object: +-degrees; rotation_free: quarter turns and flips; texture: the same and crops
+    images: int  # augmented training images to draw (at least one per training image)
+    degrees: float  # half range of the rotation for `object`
+    crop: float  # smallest side of a random crop, as a share of the image, for `texture`
+    brightness: float  # half range of the additive illumination jitter, share of full scale
+    contrast: float  # half range of the multiplicative jitter
+
+
+@dataclass(frozen=True)
+class VQVAE:
+    """The vector-quantised autoencoder: its representation, size and training."""
+
+    latent: str  # pixels: codes of the image; features: codes of a frozen backbone's feature map
+    downsample: int  # image side over grid side, a power of two
+    channels: int
+    residual_blocks: int
+    codebook_size: int  # K
+    code_dim: int  # D
+    codebook: str  # ema: moving averages and revival; loss: the codebook term of Eq. 3
+    beta: float  # commitment weight of Eq. 3
+    decay: float  # EMA decay
+    revive_below: float  # a code used less often than this share of the mean use is drawn anew
+    steps: int
+    batch: int
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Prior:
+    """PixelSNAIL over the code grid."""
+
+    channels: int
+    blocks: int  # repetitions of one residual and one attention block
+    residual_layers: int  # gated residual layers in a residual block
+    heads: int
+    dropout: float
+    steps: int
+    batch: int
+    learning_rate: float
+    patience: int  # validations without improvement before it stops
+
+
+@dataclass(frozen=True)
+class Calibrate:
+    """What is chosen on held-out normal images and the negatives made from them."""
+
+    etas: tuple[float, ...]  # the grid searched for the likelihood threshold
+    max_replaced: float  # largest share of codes of normals that an eta may replace
+    neighbour_rule: bool  # Eq. 5's local constraint
+    rectangle_area: float  # the paper's painted rectangles, share of the image
+    hard_negatives: int  # negatives per calibration image and kind, beside the rectangles
+    min_area: float  # smallest region that counts, share of the image
+    score: str  # a score of components.scoremap, or auto: chosen on the hard negatives
+    views: int  # dihedral views averaged for rotation-free categories and textures (1: off)
+    bilateral: tuple[float, ...]  # d, sigma colour, sigma space, on the 0-255 scale
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Evaluation protocol."""
+
+    aupro_limit: float  # integrate PRO up to this false-positive rate
+    gallery: int  # pictures per defect type
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """Who may promote: `auto` once the gates pass, or `manual` by a named person."""
+
+    policy: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a stage may ask for, resolved for one category."""
+
+    category: str
+    seed: int
+    dataset: Dataset
+    augment: Augment
+    vqvae: VQVAE
+    prior: Prior
+    calibrate: Calibrate
+    evaluate: Evaluate
+    promotion: Promotion
+
+
+SECTIONS: dict[str, type] = {
+    "dataset": Dataset, "augment": Augment, "vqvae": VQVAE, "prior": Prior,
+    "calibrate": Calibrate, "evaluate": Evaluate, "promotion": Promotion,
+}  # fmt: skip
+PARAMS_KEYS = ("settings", "seed", "categories", "overrides")
+CHOICES = {
+    ("augment", "policy"): POLICIES,
+    ("vqvae", "latent"): ("pixels", "features"),
+    ("vqvae", "codebook"): ("ema", "loss"),
+    ("promotion", "policy"): ("auto", "manual"),
+}
+
+
+def find_root(start: Path | None = None) -> Path:
+    """Return the nearest folder at or above `start` (default: the current one) with dvc.yaml and params.yaml.
+
+    Raises UserError when there is none.
+    """
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        if (folder / "dvc.yaml").is_file() and (folder / "params.yaml").is_file():
+            return folder
+    raise UserError(f"{here} is not inside a Kintsugi workspace (no dvc.yaml and params.yaml); cd into one")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Parse one YAML mapping; UserError names the file and the line that cannot be read."""
+    try:
+        loaded = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; restore it from git") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(loaded, dict):
+        raise UserError(f"{path} must hold a mapping of keys to values")
+    return loaded
+
+
+def read_params(root: Path) -> dict[str, Any]:
+    """Return params.yaml's mapping with its top-level keys checked."""
+    params = read_yaml(root / "params.yaml")
+    _known(params, PARAMS_KEYS, "params.yaml")
+    for key in PARAMS_KEYS:
+        if key not in params:
+            raise UserError(f"params.yaml lacks '{key}'; restore it from git")
+    return params
+
+
+def load(root: Path, category: str) -> Settings:
+    """Resolve the settings of one category.
+
+    Raises UserError for a category that was never imported, an unknown key (the nearest valid name is
+    offered), a missing key or a value of the wrong type.
+    """
+    params = read_params(root)
+    known = list(params["categories"] or [])
+    if category not in known:
+        raise UserError(f"category '{category}' is not in params.yaml{_nearest(category, known)}; import it first")
+    source = f"settings/{params['settings']}.yaml"
+    base = read_yaml(root / source)
+    _known(base, tuple(SECTIONS), source)
+    overrides = (params["overrides"] or {}).get(category) or {}
+    _known(overrides, tuple(SECTIONS), f"params.yaml overrides.{category}")
+    sections: dict[str, Any] = {}
+    for name, cls in SECTIONS.items():
+        keys = tuple(f.name for f in fields(cls))
+        values = dict(base.get(name) or {})
+        _known(values, keys, f"{source} {name}")
+        extra = dict(overrides.get(name) or {})
+        _known(extra, keys, f"params.yaml overrides.{category}.{name}")
+        values |= extra
+        sections[name] = _build(cls, values, f"{source} {name}")
+    return Settings(category=category, seed=int(params["seed"]), **sections)
+
+
+def _build(cls: type, values: dict[str, Any], where: str) -> Any:
+    hints = get_type_hints(cls)
+    built = {}
+    for key, kind in hints.items():
+        if key not in values:
+            raise UserError(f"{where} lacks '{key}'; add it")
+        built[key] = _convert(values[key], kind, f"{where}.{key}")
+    section = {v: k for k, v in SECTIONS.items()}[cls]
+    for (name, key), allowed in CHOICES.items():
+        if name == section and built[key] not in allowed:
+            raise UserError(f"{where}.{key} is '{built[key]}'; use one of {', '.join(allowed)}")
+    return cls(**built)
+
+
+def _convert(value: Any, kind: Any, where: str) -> Any:
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if kind is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if kind is bool and isinstance(value, bool):
+        return value
+    if kind is str and isinstance(value, str):
+        return value
+    if kind == tuple[float, ...] and isinstance(value, list) and value:
+        return tuple(_convert(v, float, where) for v in value)
+    name = getattr(kind, "__name__", "list of numbers")
+    raise UserError(f"{where} is {value!r}; it must be a {name}")
+
+
+def _known(given: dict[str, Any], allowed: tuple[str, ...], where: str) -> None:
+    for key in given:
+        if key not in allowed:
+            raise UserError(f"{where} has an unknown setting '{key}'{_nearest(str(key), list(allowed))}")
+
+
+def _nearest(name: str, allowed: list[str]) -> str:
+    match = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
+    return f" (did you mean '{match[0]}'?)" if match else f" (valid: {', '.join(allowed) or 'none yet'})"
