@@ -1,0 +1,30 @@
+"""Where tensors live and in what precision the network runs."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+
+
+def find_device() -> torch.device:
+    """CUDA if there is one, then Apple's MPS, then the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """bfloat16 where the hardware multiplies it faster than float32; elsewhere float32.
+
+    A CPU without AVX512-BF16 or AMX emulates bfloat16 and is slower with it, hence the question to
+    oneDNN. Half precision is for training and drawing only: likelihoods that decide whether a code is
+    replaced are always computed in float32.
+    """
+    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return torch.autocast("cuda", torch.bfloat16)
+    if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return torch.autocast("cpu", torch.bfloat16)
+    return contextlib.nullcontext()

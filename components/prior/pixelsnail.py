@@ -1,0 +1,142 @@
+"""PixelSNAIL (Chen et al. 2018) over a grid of codes: p(z) = prod_i p(z_i | z_<i), in raster order (Eq. 4).
+
+Causal convolutions see near codes, masked self-attention all earlier ones. Each layer can also run on the
+rows from some row on, with what it needs of the rows above kept from an earlier pass: restoration changes
+codes below a row only, and the rows above it give the same numbers again.
+
+Shapes: B grids, H x W codes, C channels, K codebook size.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from components.settings import Prior as Config
+
+KERNEL = (3, 5)  # rows (the current one and two above), columns
+
+
+class Rows:
+    """What each layer keeps of a pass, so that a later pass may start at `first`.
+
+    `kept[name]` is (B, C, H, W), complete down to the last row that any pass has computed.
+    """
+
+    def __init__(self) -> None:
+        self.first = 0
+        self.kept: dict[str, Tensor] = {}
+
+    def whole(self, name: str, x: Tensor) -> Tensor:
+        """Store the rows `first`... of x (B, C, H - first, W) and return all H rows."""
+        if self.first:
+            x = torch.cat([self.kept[name][:, :, : self.first], x], 2)
+        self.kept[name] = x
+        return x
+
+    def keep(self, images: Tensor) -> None:
+        """Drop the images that are False in the mask (B)."""
+        self.kept = {name: x[images] for name, x in self.kept.items()}
+
+
+class CausalConv(nn.Conv2d):
+    """A convolution over the rows above and the codes to the left; `current` says whether it sees its own
+    position (only the first layer must not)."""
+
+    mask: Tensor
+
+    def __init__(self, inputs: int, outputs: int, current: bool, name: str) -> None:
+        super().__init__(inputs, outputs, KERNEL)
+        self.name = name
+        mask = torch.ones(KERNEL)
+        mask[-1, KERNEL[1] // 2 + int(current) :] = 0
+        self.register_buffer("mask", mask, persistent=False)
+
+    def forward(self, x: Tensor, rows: Rows | None = None) -> Tensor:
+        above, side = KERNEL[0] - 1, KERNEL[1] // 2
+        pad = above
+        if rows is not None:
+            start = max(rows.first - above, 0)
+            pad = above - (rows.first - start)
+            x = rows.whole(self.name, x)[:, :, start:]
+        return F.conv2d(F.pad(x, (side, side, pad, 0)), self.weight * self.mask, self.bias)
+
+
+class GatedResidual(nn.Module):
+    """x + tanh-free gate: a * sigmoid(b), with (a, b) = Conv1(drop(ELU(CausalConv(ELU(x)))))."""
+
+    def __init__(self, channels: int, dropout: float, name: str) -> None:
+        super().__init__()
+        self.conv = CausalConv(channels, channels, current=True, name=name)
+        self.gate = nn.Conv2d(channels, 2 * channels, 1)
+        self.dropout = nn.Dropout(dropout)
+        # Start as the identity: a deep stack then trains from the first step.
+        nn.init.zeros_(self.gate.weight)
+        nn.init.zeros_(self.gate.bias)
+
+    def forward(self, x: Tensor, rows: Rows | None = None) -> Tensor:
+        hidden = self.dropout(F.elu(self.conv(F.elu(x), rows)))
+        return x + F.glu(self.gate(hidden), dim=1)
+
+
+class Attention(nn.Module):
+    """Causal self-attention over the flattened grid. What stands at a position depends on earlier codes
+    only, so a position may attend to itself."""
+
+    def __init__(self, channels: int, heads: int, name: str) -> None:
+        super().__init__()
+        self.heads, self.name = heads, name
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = nn.Conv2d(channels, 2 * channels, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def split(self, x: Tensor) -> Tensor:
+        """(B, C, h, W) to (B, heads, h * W, C / heads)."""
+        return x.flatten(2).unflatten(1, (self.heads, -1)).transpose(2, 3)
+
+    def forward(self, x: Tensor, rows: Rows | None = None) -> Tensor:
+        q, k, v = self.qkv(F.elu(x)).chunk(3, 1)
+        queries, width = q.shape[2] * q.shape[3], q.shape[3]
+        if rows is not None:
+            k, v = rows.whole(f"{self.name}.k", k), rows.whole(f"{self.name}.v", v)
+        q, k, v = self.split(q), self.split(k), self.split(v)
+        mask = None
+        if k.shape[2] != queries:  # the queries are the last rows of the keys
+            first = k.shape[2] - queries
+            mask = torch.ones(queries, k.shape[2], dtype=torch.bool, device=x.device).tril(first)
+        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+        seen = seen.transpose(2, 3).flatten(1, 2).unflatten(2, (-1, width))
+        return x + F.glu(self.out(seen), dim=1)
+
+
+class PixelSNAIL(nn.Module):
+    """Logits of every code of a grid given the codes before it."""
+
+    def __init__(self, codebook_size: int, grid: int, config: Config) -> None:
+        super().__init__()
+        self.codebook_size, self.grid = codebook_size, grid
+        self.embed = nn.Embedding(codebook_size, config.channels)
+        self.first = CausalConv(config.channels, config.channels, current=False, name="first")
+        self.row = nn.Parameter(torch.zeros(config.channels, grid, 1))
+        self.column = nn.Parameter(torch.zeros(config.channels, 1, grid))
+        blocks: list[nn.Module] = []
+        for b in range(config.blocks):
+            for r in range(config.residual_layers):
+                blocks.append(GatedResidual(config.channels, config.dropout, f"residual{b}.{r}"))
+            blocks.append(Attention(config.channels, config.heads, f"attention{b}"))
+        self.blocks = nn.ModuleList(blocks)
+        self.head = nn.Conv2d(config.channels, codebook_size, 1)
+
+    def forward(self, codes: Tensor, rows: Rows | None = None) -> Tensor:
+        """codes int64 (B, H, W) to logits (B, K, H - first, W), where first is `rows.first` or 0.
+
+        The logits at a position depend on no code at or after it.
+        """
+        first = rows.first if rows is not None else 0
+        x = self.embed(codes[:, first:]).permute(0, 3, 1, 2)
+        x = self.first(x, rows) + self.row[:, first:] + self.column
+        for block in self.blocks:
+            x = block(x, rows)
+        return self.head(F.elu(x))

@@ -1,0 +1,82 @@
+"""The VQ-VAE of Wang et al. 2020, section 4.3.2, with the number of strided convolutions made consistent.
+
+The paper's six stride-2 convolutions would give 4 x 4 from 256 x 256, yet it states 32 x 32; here
+log2(downsample) of them do. Shapes below: B images, C image channels, S side, s = S / downsample.
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from components.settings import VQVAE as Config
+from components.vqvae.codebook import Codebook
+
+
+class Residual(nn.Module):
+    """x + Conv1(ReLU(Conv3(ReLU(x))))."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+def widths(channels: int, downsample: int) -> list[int]:
+    """Channels after each halving: the first, at the largest size and so the dearest, gets half."""
+    return [channels // 2] + [channels] * (int(math.log2(downsample)) - 1)
+
+
+def encoder(image_channels: int, config: Config) -> nn.Sequential:
+    """(B, C, S, S) to (B, D, s, s)."""
+    layers: list[nn.Module] = []
+    before = image_channels
+    for width in widths(config.channels, config.downsample):
+        layers += [nn.Conv2d(before, width, 4, stride=2, padding=1), nn.ReLU()]
+        before = width
+    layers.append(nn.Conv2d(before, config.channels, 3, padding=1))
+    layers += [Residual(config.channels) for _ in range(config.residual_blocks)]
+    layers.append(nn.Conv2d(config.channels, config.code_dim, 1))
+    return nn.Sequential(*layers)
+
+
+def decoder(image_channels: int, config: Config) -> nn.Sequential:
+    """(B, D, s, s) to (B, C, S, S): the encoder mirrored, with transposed convolutions."""
+    layers: list[nn.Module] = [nn.Conv2d(config.code_dim, config.channels, 3, padding=1)]
+    layers += [Residual(config.channels) for _ in range(config.residual_blocks)]
+    after = [*reversed(widths(config.channels, config.downsample)[:-1]), image_channels]
+    before = config.channels
+    for width in after:
+        layers += [nn.ReLU(), nn.ConvTranspose2d(before, width, 4, stride=2, padding=1)]
+        before = width
+    return nn.Sequential(*layers)
+
+
+class VQVAE(nn.Module):
+    """Encoder, codebook, decoder over images in [0, 1]."""
+
+    def __init__(self, image_channels: int, config: Config) -> None:
+        super().__init__()
+        self.encoder = encoder(image_channels, config)
+        self.codebook = Codebook(
+            config.codebook_size, config.code_dim, config.codebook, config.decay, config.revive_below
+        )
+        self.decoder = decoder(image_channels, config)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """x (B, C, S, S): reconstruction, codes (B, s, s), codebook loss, commitment loss."""
+        quantised, codes, codebook, commitment = self.codebook(self.encoder(x))
+        return self.decoder(quantised), codes, codebook, commitment
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Images (B, C, S, S) to codes (B, s, s)."""
+        return self.codebook.indices(self.encoder(x))
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes (B, s, s) to images (B, C, S, S)."""
+        return self.decoder(self.codebook.lookup(codes)).float()

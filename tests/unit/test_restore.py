@@ -1,0 +1,64 @@
+"""Restoration equals the naive raster loop, code for code."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.restore import lower_neighbours, own, restore
+from tests.unit.reference import restore_naively
+from tests.unit.test_prior import small_prior
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    grid=st.integers(1, 6),
+    codes=st.integers(2, 9),
+    batch=st.integers(1, 3),
+    eta=st.floats(0.0, 1.0),
+    rule=st.booleans(),
+)
+def test_fixed_point_equals_raster_loop(seed, grid, codes, batch, eta, rule):
+    prior = small_prior(seed, codes, grid)
+    z = torch.randint(codes, (batch, grid, grid))
+    assert torch.equal(restore(prior, z, eta, rule).codes, restore_naively(prior, z, eta, rule))
+
+
+def test_the_property_test_does_replace_codes_and_cascades():
+    """Guards the test above against priors so flat that nothing ever happens."""
+    replaced = passes = 0
+    for seed in range(20):
+        prior = small_prior(seed)
+        z = torch.randint(7, (1, 6, 6))
+        result = restore(prior, z, 0.1)
+        replaced += int((result.codes != z).sum())
+        passes = max(passes, result.passes)
+    assert replaced > 50
+    assert passes > 3
+
+
+def test_a_grid_with_no_unlikely_code_costs_one_pass():
+    prior = small_prior(1)
+    z = torch.randint(7, (2, 6, 6))
+    result = restore(prior, z, 0.0)
+    assert result.passes == 1
+    assert torch.equal(result.codes, z)
+
+
+def test_an_image_does_not_depend_on_its_batch():
+    prior = small_prior(2)
+    z = torch.randint(7, (5, 6, 6))
+    together = restore(prior, z, 0.2).codes
+    assert torch.equal(together, torch.cat([restore(prior, one[None], 0.2).codes for one in z]))
+
+
+def test_lower_neighbours_by_hand():
+    p = torch.tensor([[[0.9, 0.1], [0.5, 0.3]]])
+    # (0,0): E .1 S .5 SE .3; (0,1): SW .5 S .3; (1,0): E .3; (1,1): none
+    assert torch.allclose(lower_neighbours(p), torch.tensor([[[0.1, 0.3], [0.3, 0.0]]]))
+
+
+def test_own_is_the_softmax_of_the_chosen_code():
+    logits = torch.randn(2, 5, 3, 3)
+    codes = torch.randint(5, (2, 3, 3))
+    assert torch.allclose(own(logits, codes), logits.softmax(1).gather(1, codes[:, None]).squeeze(1))
