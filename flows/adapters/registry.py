@@ -1,0 +1,154 @@
+"""The model registry: staging and production models, aliases, tags; what fails in passing is retried."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+CHAMPION, PREVIOUS = "champion", "previous"
+PAUSES = (0.1, 0.3, 1.0, 3.0)  # seconds between attempts at what a busy database refused
+PASSING = ("TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
+BUSY = ("database is locked", "deadlock detected", "connection was closed", "server closed the connection")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def retried(function: Callable[P, R]) -> Callable[P, R]:
+    """Repeat a call that failed for a reason that passes (a locked or restarting database)."""
+
+    @functools.wraps(function)
+    def attempt(*args: P.args, **kwargs: P.kwargs) -> R:
+        from mlflow.exceptions import MlflowException
+
+        for pause in PAUSES:
+            try:
+                return function(*args, **kwargs)
+            except MlflowException as error:
+                text = str(error).lower()
+                if error.error_code not in PASSING and not any(sign in text for sign in BUSY):
+                    raise
+                time.sleep(pause)
+        return function(*args, **kwargs)
+
+    return attempt
+
+
+def staging(category: str) -> str:
+    """Name of the registered model that every finished run of the category joins."""
+    return f"staging.{category}"
+
+
+def production(category: str) -> str:
+    """Name of the registered model whose champion serves."""
+    return f"production.{category}"
+
+
+@retried
+def register(
+    client: MlflowClient, name: str, source: str, run_id: str, model_id: str | None, tags: Mapping[str, str]
+) -> ModelVersion:
+    """Create the next version of `name`, tags and all, in one database transaction."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    return client.create_model_version(name, source, run_id=run_id, tags=dict(tags), model_id=model_id)
+
+
+@retried
+def copy(client: MlflowClient, version: ModelVersion, name: str) -> ModelVersion:
+    """Copy a version, with its tags, to another registered model; the copy's source names the original."""
+    with contextlib.redirect_stderr(io.StringIO()):  # MLflow announces every copy there
+        return client.copy_model_version(f"models:/{version.name}/{version.version}", name)
+
+
+@retried
+def versions(client: MlflowClient, name: str) -> list[ModelVersion]:
+    """Every version of a registered model, newest first; empty when there is no such model."""
+    found: list[ModelVersion] = []
+    token: str | None = None
+    while True:
+        page = client.search_model_versions(f"name='{name}'", max_results=1000, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return sorted(found, key=lambda v: int(v.version), reverse=True)
+
+
+def by_identity(client: MlflowClient, name: str, identity: str) -> ModelVersion | None:
+    """The version made from this very state, if any."""
+    return next((v for v in versions(client, name) if v.tags.get("identity") == identity), None)
+
+
+@retried
+def get(client: MlflowClient, name: str, version: str) -> ModelVersion | None:
+    """One version, or None when it does not exist."""
+    found: ModelVersion | None = _absent_as_none(lambda: client.get_model_version(name, version))
+    return found
+
+
+@retried
+def aliased(client: MlflowClient, name: str, alias: str) -> str:
+    """Number of the version that carries the alias, empty when none does."""
+    found = _absent_as_none(lambda: client.get_model_version_by_alias(name, alias))
+    return str(found.version) if found is not None else ""
+
+
+@retried
+def point(client: MlflowClient, name: str, alias: str, version: str) -> None:
+    """Move an alias to a version, or take it away when `version` is empty."""
+    if version:
+        client.set_registered_model_alias(name, alias, version)
+    else:
+        _absent_as_none(lambda: client.delete_registered_model_alias(name, alias))
+
+
+@retried
+def tag(client: MlflowClient, name: str, version: str, tags: Mapping[str, str]) -> None:
+    """Set tags on one version."""
+    for key, value in tags.items():
+        client.set_model_version_tag(name, version, key, value)
+
+
+@retried
+def delete(client: MlflowClient, name: str, version: str) -> None:
+    """Remove a version; nothing happens when it is gone already."""
+    _absent_as_none(lambda: client.delete_model_version(name, version))
+
+
+def origin(version: ModelVersion) -> str:
+    """Number of the staging version that a production version was copied from."""
+    return str(version.source).rsplit("/", 1)[-1]
+
+
+@retried
+def download(client: MlflowClient, version: ModelVersion) -> str:
+    """Folder that holds the version's stored model: in place for a local store, else fetched."""
+    import mlflow.artifacts
+
+    location = client.get_model_version_download_uri(version.name, version.version)
+    return str(mlflow.artifacts.download_artifacts(artifact_uri=location))
+
+
+def _absent_as_none(call: Callable[[], Any]) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return call()
+    except MlflowException as error:
+        # A missing alias is INVALID_PARAMETER_VALUE in the SQL store and RESOURCE_DOES_NOT_EXIST over REST.
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST" or "not found" in str(error).lower():
+            return None
+        raise

@@ -1,0 +1,162 @@
+"""Judging a version: its numbers beside the champion's, both from one test set, put through the gates."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows import gates, lineage
+from flows.adapters import registry, served, tracking
+from flows.adapters.registry import CHAMPION
+from flows.gates import GateTable, Limits
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+TABLE = "gates/table.json"
+TIMED_IMAGES = 4  # per bundle, after one to warm up: seconds per image hardly vary between images
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The gate table and what it was made against."""
+
+    table: GateTable
+    champion: str  # production version compared with, empty for none
+    basis: str  # where the compared numbers come from, in words
+
+
+def is_current(client: MlflowClient, root: Path, version: ModelVersion) -> bool:
+    """Whether the version was judged by the present limits against the present champion."""
+    category = version.tags["category"]
+    limits = _limits(root, category, version.tags["evaluated_on"])
+    champion = registry.aliased(client, registry.production(category), CHAMPION)
+    return (
+        version.tags.get("gates.limits") == limits.digest and version.tags.get("gates.champion") == champion
+    )
+
+
+def judge(client: MlflowClient, root: Path, version: ModelVersion) -> Judgement:
+    """Put a staging version through the gates; the table goes to its run, verdict and digest to its tags."""
+    category = version.tags["category"]
+    limits = _limits(root, category, version.tags["evaluated_on"])
+    name = registry.production(category)
+    champion = registry.get(client, name, registry.aliased(client, name, CHAMPION) or "0")
+    metrics = recorded_metrics(version)
+    rival: dict[str, Any] | None = None
+    basis = "no champion yet"
+    if champion is not None:
+        metrics, rival, basis = _comparable(client, root, version, champion)
+        if "seconds_per_image" in limits.tolerance:
+            metrics, rival = _timed(client, root, category, (version, metrics), (champion, rival))
+    number = str(champion.version) if champion is not None else ""
+    judgement = Judgement(gates.evaluate_gates(metrics, rival, limits), number, basis)
+    _write_down(client, version, judgement, limits)
+    return judgement
+
+
+def recorded_metrics(version: ModelVersion) -> dict[str, Any]:
+    """metrics.json as the version's run keeps it."""
+    import mlflow.artifacts
+
+    text = mlflow.artifacts.load_text(f"runs:/{version.run_id}/evaluate/metrics.json")
+    return dict(json.loads(text))
+
+
+def recorded_table(version: ModelVersion) -> dict[str, Any]:
+    """The gate table as the version's run keeps it: `checks` (rows), `champion`, `basis`, `limits`."""
+    import mlflow.artifacts
+
+    return dict(json.loads(mlflow.artifacts.load_text(f"runs:/{version.run_id}/{TABLE}")))
+
+
+def _limits(root: Path, category: str, evaluated_on: str) -> Limits:
+    return gates.load_limits(served.project_file(root, "mlflow/gates.yaml"), category, evaluated_on)
+
+
+def _comparable(
+    client: MlflowClient, root: Path, version: ModelVersion, champion: ModelVersion
+) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """Numbers of both from one test set: as recorded when it was the same, else scored on the present one."""
+    mine = version.tags["test.identity"]
+    if mine == champion.tags.get("test.identity"):
+        return recorded_metrics(version), recorded_metrics(champion), "both as recorded, on the same test set"
+    category = version.tags["category"]
+    state = lineage.read_state(root, category)
+    present = lineage.test_identity(root, state, version.tags["evaluated_on"])
+    rival = _rescore(client, root, category, champion)
+    if mine == present:
+        return recorded_metrics(version), rival, "the champion scored anew on this version's test set"
+    return _rescore(client, root, category, version), rival, "both scored anew on the present test set"
+
+
+def _rescore(client: MlflowClient, root: Path, category: str, version: ModelVersion) -> dict[str, Any]:
+    from components.evaluate import evaluate_bundle
+
+    package = served.package_in(Path(registry.download(client, version)))
+    return dict(evaluate_bundle(package, root / "data" / category))
+
+
+def _timed(
+    client: MlflowClient,
+    root: Path,
+    category: str,
+    one: tuple[ModelVersion, Mapping[str, Any]],
+    other: tuple[ModelVersion, Mapping[str, Any] | None],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Replace both latencies by ones taken in one sitting: an older number is of another machine or load."""
+    packages = [served.package_in(Path(registry.download(client, v))) for v, _ in (one, other)]
+    seconds = latencies(packages, root, category)
+    first, second = (
+        {**dict(m or {}), "seconds_per_image": s} for m, s in zip((one[1], other[1]), seconds, strict=True)
+    )
+    return first, second
+
+
+def latencies(packages: list[Path], root: Path, category: str) -> list[float]:
+    """Seconds per image of each bundle, the bundles taking turns so that a busy moment hits all of them."""
+    import cv2
+
+    from components.device import find_device
+    from components.inspector import Inspector
+
+    manifest = tracking.read_manifest(root / "artifacts" / category)
+    rows = manifest[manifest["part"].isin(["test", "calib"])].head(TIMED_IMAGES + 1)
+    paths = [root / "data" / category / p for p in rows["path"]]
+    images = [cv2.imread(str(p), cv2.IMREAD_COLOR) for p in paths]
+    inspectors = [Inspector.load(p, device=find_device()) for p in packages]
+    spent = [0.0] * len(packages)
+    for turn, image in enumerate(images):
+        for i, inspector in enumerate(inspectors):
+            start = time.perf_counter()
+            inspector.inspect([image])
+            spent[i] += (time.perf_counter() - start) if turn or len(images) == 1 else 0.0
+    return [s / max(len(images) - 1, 1) for s in spent]
+
+
+def _write_down(client: MlflowClient, version: ModelVersion, judgement: Judgement, limits: Limits) -> None:
+    table = judgement.table
+    document = {
+        "checks": table.rows(),
+        "champion": judgement.champion,
+        "basis": judgement.basis,
+        "limits": limits.digest,
+        "passed": table.passed,
+    }
+    client.log_dict(str(version.run_id), document, TABLE)
+    tags = {
+        "gates.verdict": "pass" if table.passed else "fail",
+        "gates.failed": ", ".join(c.name for c in table.failed),
+        "gates.champion": judgement.champion,
+        "gates.basis": judgement.basis,
+        "gates.limits": limits.digest,
+        "gates.digest": table.digest,  # last: a version with this tag has a complete judgement
+    }
+    for key, value in tags.items():
+        client.set_tag(str(version.run_id), key, value)
+    registry.tag(client, version.name, str(version.version), tags)

@@ -1,0 +1,251 @@
+"""Promotion, refusal and rollback: a person's or the gates' decision about which version serves.
+
+Each is one transaction. Its steps, each of which may be repeated without harm:
+
+    record the intent → copy to production → `previous` to the old champion → `champion` to the new
+    → mark the versions → close the record
+
+The commit point is the champion alias, the one thing that servers look at. A step that fails undoes the
+ones before it. A process that dies leaves a pending intent, and the next call for the category settles
+it: finished when the champion alias had moved, undone otherwise.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components.errors import UserError
+from flows import record
+from flows.adapters import registry, tracking
+from flows.adapters.registry import CHAMPION, PREVIOUS
+from flows.record import Intent
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+log = logging.getLogger(__name__)
+# An intent of another machine is left alone for this long: no lock here tells whether its process lives.
+FOREIGN_PATIENCE = timedelta(minutes=10)
+
+
+def promote(root: Path, category: str, by: str, why: str, version: str | None = None) -> str:
+    """Let a staging version (default: the newest) serve; returns its number in production.<category>.
+
+    Raises UserError, and records the refusal, for a version whose gates failed; UserError also for one
+    that serves already or does not exist, and while another promotion is under way.
+    """
+    _signed(by, why)
+    with record.exclusive(root, category, wait=0):
+        client = tracking.connect(root)
+        repair(client, root, category)
+        candidate = staged(client, category, version)
+        verdict = candidate.tags.get("gates.verdict")
+        if verdict != "pass":
+            told = f"staging.{category} version {candidate.version} " + (
+                f"failed its gates ({candidate.tags.get('gates.failed')})"
+                if verdict == "fail"
+                else "has not been through the gates"
+            )
+            record_refusal(client, root, category, candidate, by, why, told)
+            raise UserError(f"{told}; it stays in staging, train a better one with `kintsugi run {category}`")
+        return carry_out(client, root, category, candidate, by, why)
+
+
+def rollback(root: Path, category: str, by: str, why: str) -> str:
+    """Let the version before (alias `previous`) serve again; returns its number in production.<category>.
+
+    The version rolled back from becomes `previous`. Raises UserError when there is none before.
+    """
+    _signed(by, why)
+    with record.exclusive(root, category, wait=0):
+        client = tracking.connect(root)
+        repair(client, root, category)
+        name = registry.production(category)
+        target = registry.get(client, name, registry.aliased(client, name, PREVIOUS) or "0")
+        if target is None:
+            raise UserError(f"{name} has no version before the champion; there is nothing to roll back to")
+        intent = _intent(client, category, "rollback", target, registry.origin(target), by, why)
+        return _transact(client, record.open_(client, root, intent))
+
+
+def refuse(root: Path, category: str, by: str, why: str, version: str | None = None) -> None:
+    """Record that a person turned a waiting staging version (default: the newest) down."""
+    _signed(by, why)
+    with record.exclusive(root, category, wait=0):
+        client = tracking.connect(root)
+        repair(client, root, category)
+        candidate = staged(client, category, version)
+        if candidate.tags.get("promotion") == "promoted":
+            raise UserError(f"staging.{category} version {candidate.version} serves already; use rollback")
+        record_refusal(client, root, category, candidate, by, why, "turned down")
+        registry.tag(client, candidate.name, str(candidate.version), {"promotion": "turned down"})
+
+
+def history(root: Path, category: str) -> pd.DataFrame:
+    """Every promotion, refusal and rollback of the category, oldest first."""
+    return record.history(tracking.connect(root), root, category)
+
+
+def staged(client: MlflowClient, category: str, version: str | None) -> ModelVersion:
+    """A staging version, the newest by default; UserError when there is none."""
+    name = registry.staging(category)
+    found = registry.versions(client, name)
+    if not found:
+        raise UserError(f"{name} has no version yet; do `kintsugi run {category}` first")
+    if version is None:
+        return found[0]
+    chosen = next((v for v in found if str(v.version) == str(version)), None)
+    if chosen is None:
+        known = ", ".join(str(v.version) for v in reversed(found))
+        raise UserError(f"{name} has no version {version}; there are {known}")
+    return chosen
+
+
+def carry_out(
+    client: MlflowClient, root: Path, category: str, candidate: ModelVersion, by: str, why: str
+) -> str:
+    """Promote a version that passed; the caller holds the lock and has repaired. Returns its new number."""
+    name = registry.production(category)
+    champion = registry.get(client, name, registry.aliased(client, name, CHAMPION) or "0")
+    if champion is not None and champion.tags.get("identity") == candidate.tags["identity"]:
+        told = f"staging.{category} version {candidate.version} serves already"
+        raise UserError(f"{told}, as {name} version {champion.version}; there is nothing to promote")
+    intent = _intent(client, category, "promotion", candidate, str(candidate.version), by, why)
+    return _transact(client, record.open_(client, root, intent))
+
+
+def record_refusal(
+    client: MlflowClient, root: Path, category: str, candidate: ModelVersion, by: str, why: str, error: str
+) -> None:
+    """Append a refusal to the record."""
+    intent = _intent(client, category, "refusal", candidate, str(candidate.version), by, why)
+    record.open_(client, root, intent, status="done", error=error)
+
+
+def repair(client: MlflowClient, root: Path, category: str) -> list[str]:
+    """Settle what a dead process left pending; the caller holds the lock. Returns what was done, in words."""
+    settled = []
+    for intent, status in record.pending(client, root, category):
+        age = datetime.now(UTC) - datetime.fromisoformat(intent.when)
+        if intent.host != record.host() and age < FOREIGN_PATIENCE:
+            raise UserError(f"a {intent.kind} of '{category}' is under way on {intent.host}; try again later")
+        name = registry.production(category)
+        target = registry.by_identity(client, name, intent.identity)
+        serving = registry.aliased(client, name, CHAMPION)
+        if status == "pending" and target is not None and str(target.version) == serving:
+            _settle(client, intent, serving)
+            settled.append(f"finished the {intent.kind} of {intent.when}")
+        else:
+            _undo(client, intent, "interrupted before the champion alias moved")
+            settled.append(f"undid the {intent.kind} of {intent.when}")
+    for words in settled:
+        log.warning("%s: %s", category, words)
+    return settled
+
+
+def _transact(client: MlflowClient, intent: Intent) -> str:
+    what = f"the {intent.kind} of '{intent.category}'"
+    try:
+        target = _move(client, intent)
+        _settle(client, intent, target)
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        try:
+            record.mark(client, intent, "undoing")
+            _undo(client, intent, reason)
+        except Exception as worse:
+            told = f"{what} stopped half way ({reason}) and could not be undone ({worse})"
+            raise UserError(f"{told}; the next kintsugi command for it will settle it") from error
+        raise UserError(f"{what} failed and was undone: {reason}; try again") from error
+    return target
+
+
+def _move(client: MlflowClient, intent: Intent) -> str:
+    name = registry.production(intent.category)
+    reached("recorded")
+    copied = registry.by_identity(client, name, intent.identity)
+    if copied is None:  # a version promoted before keeps its number, so nothing is ever doubled
+        original = registry.get(client, registry.staging(intent.category), intent.staging_version)
+        if original is None:
+            raise UserError(f"staging.{intent.category} version {intent.staging_version} is gone")
+        copied = registry.copy(client, original, name)
+    reached("copied")
+    if intent.from_version:
+        registry.point(client, name, PREVIOUS, intent.from_version)
+    reached("previous moved")
+    registry.point(client, name, CHAMPION, str(copied.version))
+    reached("champion moved")
+    return str(copied.version)
+
+
+def _settle(client: MlflowClient, intent: Intent, target: str) -> None:
+    name, staged_name = registry.production(intent.category), registry.staging(intent.category)
+    mark = {"promotion": "promoted", "production.version": target}
+    registry.tag(client, staged_name, intent.staging_version, mark)
+    approval = {"promoted.by": intent.by, "promoted.why": intent.why, "promoted.when": intent.when}
+    registry.tag(client, name, target, {**mark, **approval})
+    if intent.kind == "rollback":
+        left = registry.get(client, name, intent.from_version)
+        if left is not None:
+            registry.tag(client, name, intent.from_version, {"promotion": "rolled back"})
+            registry.tag(client, staged_name, registry.origin(left), {"promotion": "rolled back"})
+    reached("marked")
+    record.close(client, intent, target)
+    reached("closed")
+
+
+def _undo(client: MlflowClient, intent: Intent, reason: str) -> None:
+    """Put aliases and marks back as the intent found them, and take away a copy that it made."""
+    name, staged_name = registry.production(intent.category), registry.staging(intent.category)
+    registry.point(client, name, CHAMPION, intent.from_version)
+    registry.point(client, name, PREVIOUS, intent.previous_before)
+    copied = registry.by_identity(client, name, intent.identity)
+    if copied is not None and int(copied.version) > int(intent.newest_before or 0):
+        registry.delete(client, name, str(copied.version))
+    registry.tag(client, staged_name, intent.staging_version, {"promotion": intent.mark_before})
+    if intent.kind == "rollback" and (left := registry.get(client, name, intent.from_version)) is not None:
+        registry.tag(client, name, intent.from_version, {"promotion": "promoted"})
+        registry.tag(client, staged_name, registry.origin(left), {"promotion": "promoted"})
+    record.close(client, intent, intent.from_version, error=reason)
+
+
+def _intent(
+    client: MlflowClient, category: str, kind: str, version: ModelVersion, staging: str, by: str, why: str
+) -> Intent:
+    name = registry.production(category)
+    existing = registry.versions(client, name)
+    tags: Mapping[str, str] = version.tags
+    original = registry.get(client, registry.staging(category), staging)
+    return Intent(
+        category=category,
+        kind=kind,
+        staging_version=staging,
+        identity=tags["identity"],
+        from_version=registry.aliased(client, name, CHAMPION),
+        previous_before=registry.aliased(client, name, PREVIOUS),
+        newest_before=str(existing[0].version) if existing else "",
+        mark_before=original.tags.get("promotion", "") if original else "",
+        run_id=str(version.run_id),
+        data_md5=tags.get("data.md5", ""),
+        gate_digest=tags.get("gates.digest", ""),
+        by=by,
+        why=why,
+        when=record.now(),
+        host=record.host(),
+    )
+
+
+def reached(step: str) -> None:
+    """Note that a step is done."""
+    log.debug("promotion step: %s", step)
+
+
+def _signed(by: str, why: str) -> None:
+    if not by.strip() or not why.strip():
+        raise UserError("a promotion is signed: say who decides (--by) and why (--why)")

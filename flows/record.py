@@ -1,0 +1,160 @@
+"""The promotion record: one run in the `promotions` experiment per promotion, refusal and rollback.
+
+A promotion takes several steps in MLflow, which has no transaction across them. The record is also the
+journal that makes one of them: it is written as `pending` before the first step and closed after the last,
+so whoever comes next sees what was under way when a process died.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.errors import UserError
+from flows.adapters import tracking
+from flows.adapters.registry import retried
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow import MlflowClient
+
+EXPERIMENT = "promotions"
+COLUMNS = (
+    "when", "kind", "status", "from_version", "to_version", "staging_version", "run_id", "data_md5",
+    "gate_digest", "by", "why", "error",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Intent:
+    """What one promotion, refusal or rollback is about to do; every value is a text, empty for none."""
+
+    category: str
+    kind: str  # promotion | rollback | refusal
+    staging_version: str  # the version concerned, in staging.<category>
+    identity: str  # its lineage identity, which also names its copy in production.<category>
+    from_version: str  # production version that served before
+    previous_before: str  # production version that carried `previous` before
+    newest_before: str  # highest production version before, so that a half-made copy is known as such
+    mark_before: str  # the staging version's `promotion` tag before
+    run_id: str
+    data_md5: str
+    gate_digest: str
+    by: str
+    why: str
+    when: str  # ISO 8601, UTC
+    host: str
+    record: str = ""  # id of the run that holds it
+
+
+def now() -> str:
+    """The present moment, ISO 8601 in UTC to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def host() -> str:
+    """Name of this machine, which tells whether a pending intent can belong to a live process here."""
+    return socket.gethostname()
+
+
+@contextmanager
+def exclusive(root: Path, category: str, wait: float) -> Iterator[None]:
+    """Hold the category's promotion lock, waiting up to `wait` seconds; UserError when another holds it.
+
+    The operating system frees it when its holder dies, so a lock is never left behind.
+    """
+    from filelock import FileLock, Timeout
+
+    folder = root / ".kintsugi"
+    folder.mkdir(exist_ok=True)
+    lock = FileLock(folder / f"promotion-{category}.lock")
+    try:
+        lock.acquire(timeout=wait)
+    except Timeout:
+        told = f"another promotion of '{category}' is under way"
+        raise UserError(f"{told}; try again when it is done") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@retried
+def open_(
+    client: MlflowClient, root: Path, intent: Intent, status: str = "pending", error: str = ""
+) -> Intent:
+    """Write the intent down, in one database transaction, and return it with the record's id."""
+    values = {k: v for k, v in asdict(intent).items() if k != "record"}
+    tags = {**values, "status": status, "to_version": "", "error": error, "pid": str(os.getpid())}
+    name = f"{intent.kind} {intent.category} staging {intent.staging_version}"
+    experiment = tracking.experiment(client, root, EXPERIMENT)
+    run = client.create_run(experiment, tags={**tags, "mlflow.user": intent.by}, run_name=name)
+    if status != "pending":
+        client.set_terminated(run.info.run_id)
+    return Intent(**values, record=run.info.run_id)
+
+
+@retried
+def mark(client: MlflowClient, intent: Intent, status: str) -> None:
+    """Change the record's status alone (`undoing`: it must not be finished any more)."""
+    client.set_tag(intent.record, "status", status)
+
+
+@retried
+def close(client: MlflowClient, intent: Intent, to_version: str, error: str = "") -> None:
+    """Close the record: `done` with the version that serves now, or `failed` with the reason."""
+    from mlflow.entities import RunTag
+
+    status = "failed" if error else "done"
+    tags = {"to_version": to_version, "error": error[:4000], "finished": now(), "status": status}
+    client.log_batch(intent.record, tags=[RunTag(k, v) for k, v in tags.items()])
+    client.set_terminated(intent.record, "FAILED" if error else "FINISHED")
+
+
+def pending(client: MlflowClient, root: Path, category: str) -> list[tuple[Intent, str]]:
+    """Intents of the category that no one closed, oldest first, each with its status."""
+    runs = _runs(client, root, category)
+    open_runs = [run for run in runs if run.data.tags.get("status") in ("pending", "undoing")]
+    return [(_intent(run), run.data.tags["status"]) for run in reversed(open_runs)]
+
+
+def history(client: MlflowClient, root: Path, category: str) -> pd.DataFrame:
+    """Every promotion, refusal and rollback of the category, oldest first; columns COLUMNS and `record`."""
+    import pandas as pd
+
+    runs = reversed(_runs(client, root, category))
+    rows = [{**{c: run.data.tags.get(c, "") for c in COLUMNS}, "record": run.info.run_id} for run in runs]
+    table = pd.DataFrame(rows, columns=[*COLUMNS, "record"], dtype=str)
+    return table.sort_values("when", kind="stable", ignore_index=True)
+
+
+def served(table: pd.DataFrame) -> list[dict[str, str]]:
+    """What served when, from a history: rows of version, since, until (empty: still), by, why."""
+    moves = table[(table["status"] == "done") & (table["kind"] != "refusal")]
+    rows: list[dict[str, str]] = [
+        {"version": str(r["to_version"]), "since": str(r["when"]), "until": ""}
+        | {key: str(r[key]) for key in ("kind", "by", "why")}
+        for r in moves.to_dict("records")
+    ]
+    for earlier, later in pairwise(rows):
+        earlier["until"] = later["since"]
+    return rows
+
+
+@retried
+def _runs(client: MlflowClient, root: Path, category: str) -> list[Any]:
+    experiment = tracking.experiment(client, root, EXPERIMENT)
+    return tracking.search_runs(client, experiment, f"tags.category = '{category}'")
+
+
+def _intent(run: Any) -> Intent:
+    tags = run.data.tags
+    values = {f.name: tags.get(f.name, "") for f in fields(Intent) if f.name != "record"}
+    return Intent(**values, record=run.info.run_id)
