@@ -24,11 +24,17 @@ from components.prior.pixelsnail import PixelSNAIL, Rows
 
 @dataclass(frozen=True)
 class Restoration:
-    """`codes` int64 (B, H, W): the restored codes. `likelihood` float (B, H, W): p(z_i | z_<i) of the
-    original codes. `passes`: forward passes of the prior over any image."""
+    """What came of it, for B grids of H x W codes out of K.
+
+    `codes` int64 (B, H, W): restored. `likelihood` float (B, H, W): p(z_i | z_<i) of the original codes
+    after the original ones. `likelihood_restored`: p(z_i | r_<i), after the restored ones. `logits`
+    (B, K, H, W): the prior's, after the restored codes. `passes`: forward passes over any image.
+    """
 
     codes: Tensor
     likelihood: Tensor
+    likelihood_restored: Tensor
+    logits: Tensor
     passes: int
 
 
@@ -59,7 +65,7 @@ def restore(prior: PixelSNAIL, codes: Tensor, eta: float, neighbour_rule: bool =
     logits = prior(codes, rows)
     likelihood = own(logits, codes)
     eligible = lower_neighbours(likelihood) < eta if neighbour_rule else torch.ones_like(codes, dtype=torch.bool)
-    restored = codes.clone()
+    restored, after_restored = codes.clone(), logits.clone()
     # The images still changing: their places in the batch, codes, permission to change, present guess.
     active = torch.arange(len(codes), device=codes.device)
     original, guess, passes = codes, codes, 1
@@ -73,7 +79,7 @@ def restore(prior: PixelSNAIL, codes: Tensor, eta: float, neighbour_rule: bool =
         restored[active] = guess
         going = moved.any(1)
         if not going.any():
-            return Restoration(restored, likelihood, passes)
+            return Restoration(restored, likelihood, own(after_restored, codes), after_restored, passes)
         # Codes before the first that moved have found their final value; only the rows that look at it or
         # at later ones can give another number.
         at = moved[going].int().argmax(1)
@@ -82,4 +88,5 @@ def restore(prior: PixelSNAIL, codes: Tensor, eta: float, neighbour_rule: bool =
         active, original, guess, eligible = active[going], original[going], guess[going], eligible[going]
         rows.first = first + int(at.min()) // codes.shape[2]
         logits = prior(guess, rows)
+        after_restored[active, :, rows.first :] = logits
         passes += 1

@@ -85,7 +85,8 @@ class Calibrate:
     max_replaced: float  # largest share of codes of normals that an eta may replace
     neighbour_rule: bool  # Eq. 5's local constraint
     rectangle_area: float  # the paper's painted rectangles, share of the image
-    hard_negatives: int  # negatives per calibration image and kind, beside the rectangles
+    images: int  # at most so many calibration images are looked at
+    negatives: int  # harder negatives of each kind, made from as many calibration images
     min_area: float  # smallest region that counts, share of the image
     score: str  # a score of components.scoremap, or auto: chosen on the hard negatives
     views: int  # dihedral views averaged for rotation-free categories and textures (1: off)

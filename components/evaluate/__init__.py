@@ -1,0 +1,110 @@
+"""Stage `evaluate`: every metric of the packaged model on images that nothing was learnt or chosen from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from components import stage
+from components.device import find_device
+from components.evaluate.figures import panel
+from components.evaluate.protocol import Case, cases, describe, measure
+from components.inspector import Inspection, Inspector
+from components.settings import Evaluate, Settings
+
+
+def run(root: Path, settings: Settings) -> None:
+    """Write metrics.json, scores.csv, per_defect.csv, curves.npz and gallery/*.png."""
+    data = root / "data" / settings.category
+    manifest = pd.read_csv(stage.folder(root, settings.category, "augment") / "manifest.csv", keep_default_na=False)
+    inspector = Inspector.load(stage.folder(root, settings.category, "package"), str(find_device()))
+    out = stage.fresh_folder(root, settings.category, "evaluate")
+    (out / "gallery").mkdir(exist_ok=True)
+    shown: dict[str, int] = {}
+
+    def show(case: Case, image: np.ndarray, mask: np.ndarray | None, seen: Inspection) -> None:
+        count = shown.get(case.defect, 0)
+        if count < settings.evaluate.gallery:
+            shown[case.defect] = count + 1
+            picture = panel(inspector, image, mask, seen)
+            cv2.imwrite(str(out / "gallery" / f"{case.defect}-{count}.png"), picture[..., ::-1])
+
+    result = evaluate(inspector, data, manifest, settings.evaluate, settings.seed, show)
+    stage.write_json(out / "metrics.json", result.metrics)
+    result.scores.to_csv(out / "scores.csv", index=False)
+    result.per_defect.to_csv(out / "per_defect.csv", index=False)
+    np.savez_compressed(out / "curves.npz", **result.curves)
+
+
+Show = Callable[[Case, np.ndarray, np.ndarray | None, Inspection], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """`metrics`: DESIGN's names to numbers and texts; `scores`: a row per image; `per_defect`: a row per
+    type; `curves`: ROC and PRO over the false-positive rate."""
+
+    metrics: dict[str, Any]
+    scores: pd.DataFrame
+    per_defect: pd.DataFrame
+    curves: dict[str, np.ndarray]
+
+
+def evaluate_bundle(package: Path, data: Path, manifest: pd.DataFrame, config: Evaluate, seed: int) -> dict[str, Any]:
+    """Score any packaged model on a category's test images: the metrics of metrics.json.
+
+    The gates call it for a champion that was measured on another test set. `data` is data/<category>,
+    `manifest` the rows of the augment stage.
+    """
+    return evaluate(Inspector.load(package), data, manifest, config, seed).metrics
+
+
+def evaluate(
+    inspector: Inspector,
+    data: Path,
+    manifest: pd.DataFrame,
+    config: Evaluate,
+    seed: int,
+    show: Show | None = None,
+) -> Result:
+    """Inspect every case and measure; `show(case, image, mask, inspection)` sees each once."""
+    synthetic, todo = cases(data, manifest, inspector, seed)
+    size = inspector.image_size
+    maps, masks, rows, busy = [], [], [], 0.0
+    for number, case in enumerate(todo, 1):
+        image, mask = case.read()
+        seen = inspector.inspect([image])[0]
+        busy += seen.seconds
+        known = mask is not None
+        small = cv2.resize(
+            (mask if known else np.zeros(image.shape[:2])).astype(np.uint8),
+            (size, size),
+            interpolation=cv2.INTER_NEAREST,
+        )
+        maps.append(seen.score_map.astype(np.float32))
+        masks.append(small > 0)
+        rows.append({"path": case.path, "label": case.label, "defect": case.defect, "score": seen.score,
+                     "verdict": int(seen.anomalous), "mask_known": int(known or not case.label),
+                     "least_likelihood": float(seen.likelihood.min())})  # fmt: skip
+        if show:
+            show(case, image, small > 0 if known else None, seen)
+        if number % 20 == 0 or number == len(todo):
+            print(f"evaluate@{inspector.category} {number}/{len(todo)} {number / busy:.1f} images/s", flush=True)
+    scores = pd.DataFrame(rows)
+    measured, per_defect, curves = measure(scores, np.stack(maps), np.stack(masks), inspector.pixel_threshold, config)
+    calibration = inspector.calibration
+    metrics = measured | {
+        "eta": calibration["eta"],
+        "image_threshold": inspector.image_threshold,
+        "pixel_threshold": inspector.pixel_threshold,
+        "images_per_second": len(todo) / busy,
+        "evaluated_on": "synthetic" if synthetic else "test",
+        "protocol": describe(inspector, synthetic, scores, config),
+    }
+    return Result(metrics, scores, per_defect, curves)

@@ -37,7 +37,9 @@ class Codebook(nn.Module):
     def indices(self, z: Tensor) -> Tensor:
         """Index of the nearest code (Eq. 1) of z (B, D, H, W): int64 (B, H, W)."""
         flat = z.float().permute(0, 2, 3, 1)
-        distance = self.vectors.square().sum(1) - 2 * flat @ self.vectors.t()  # + |z|^2, the same for all k
+        # In bfloat16 near codes would tie, and a tie is a different code on another batch size.
+        with torch.autocast(z.device.type, enabled=False):
+            distance = self.vectors.square().sum(1) - 2 * flat @ self.vectors.t()  # + |z|^2, equal for all k
         return distance.argmin(-1)
 
     def lookup(self, indices: Tensor) -> Tensor:

@@ -1,0 +1,56 @@
+"""`python -m components STAGE CATEGORY`: run one stage. dvc.yaml calls it; people may too.
+
+Exit code 2 says that the input is at fault and another try is useless, 1 anything else.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import sys
+
+from components import stage
+from components.errors import UserError
+from components.settings import find_root, load
+
+MODULES = {
+    "augment": "components.augment",
+    "train_vqvae": "components.vqvae.train",
+    "extract_codes": "components.codes",
+    "train_prior": "components.prior.train",
+    "calibrate": "components.calibrate",
+    "package": "components.package",
+    "evaluate": "components.evaluate",
+}
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 2 or arguments[0] not in MODULES:
+        print(f"usage: python -m components {{{'|'.join(stage.STAGES)}}} CATEGORY", file=sys.stderr)
+        return 2
+    name, category = arguments
+    try:
+        root = find_root()
+        settings = load(root, category)
+        import torch  # after the settings: a wrong key is told at once, not after torch's import
+
+        torch.set_num_threads(os.cpu_count() or 1)
+        torch.manual_seed(settings.seed)
+        importlib.import_module(MODULES[name]).run(root, settings)
+    except UserError as error:
+        print(f"{name}@{category}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"{name}@{category}: the disk is full; free some space and run again", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{name}@{category}: stopped; the next run resumes from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,125 @@
+"""Stage `augment`: the split, and every image decoded once into memory-mapped arrays.
+
+Policies of Wang et al. 2020, section 4.3.1: quarter turns and flips for textures and rotation-free objects,
+a random rotation within +-10 degrees for the others, random crops for textures. Illumination jitter is ours:
+lamps age, and a prior that has never seen that calls it a defect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from components import stage
+from components.arrays import to_channels
+from components.dataset.images import bits_used, read_image, resize
+from components.dataset.manifest import build_manifest, check
+from components.dataset.split import assign_parts
+from components.settings import Augment, Settings
+
+BLOCK = 64  # images in flight: bounds memory whatever the number of images
+
+
+def augmented(image: np.ndarray, config: Augment, size: int, rng: np.random.Generator) -> np.ndarray:
+    """One random variant of `image` (H, W, C), size x size x C, same dtype and full scale."""
+    full = float(np.iinfo(image.dtype).max)
+    out = image
+    if config.policy == "texture":
+        height, width = image.shape[:2]
+        share = rng.uniform(config.crop, 1.0)
+        h, w = round(height * share), round(width * share)
+        top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
+        out = out[top : top + h, left : left + w]
+    out = resize(out, size)
+    if config.policy == "object":
+        turn = cv2.getRotationMatrix2D(((size - 1) / 2, (size - 1) / 2), rng.uniform(-1, 1) * config.degrees, 1.0)
+        out = cv2.warpAffine(out, turn, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+        out = out.reshape(size, size, -1)  # OpenCV drops a channel axis of one
+    else:
+        out = np.rot90(out, int(rng.integers(4)))
+        if rng.integers(2):
+            out = out[:, ::-1]
+    gain = 1 + rng.uniform(-1, 1) * config.contrast
+    shift = rng.uniform(-1, 1) * config.brightness * full
+    jittered = (out.astype(np.float32) - out.mean()) * gain + out.mean() + shift
+    return np.clip(np.rint(jittered), 0, full).astype(image.dtype)
+
+
+def run(root: Path, settings: Settings) -> None:
+    """Write manifest.csv, images-{train,val,calib}.npy (N, S, S, C) and summary.json.
+
+    `white` in the summary is the value of full white: 255, or for 16-bit cameras the power of two that
+    their images really use, minus one. Raises UserError for what `check` finds in the category.
+    """
+    source = root / "data" / settings.category
+    config = settings.dataset
+    manifest = build_manifest(source, max_megapixels=config.max_megapixels)
+    check(manifest, config)
+    manifest = assign_parts(manifest, config.val_fraction, config.calib_fraction)
+    normals = manifest[(manifest.label == 0) & (manifest.part != "test")]
+    channels = 1 if (normals.channels == 1).all() else 3
+    deep = bool((normals.bit_depth > 8).any())
+    out = stage.fresh_folder(root, settings.category, "augment")
+    counts, bits = {}, 8
+    for part in ("train", "val", "calib"):
+        rows = normals[normals.part == part].reset_index(drop=True)
+        copies = max(1, round(settings.augment.images / len(rows))) if part == "train" else 0
+        count = len(rows) * max(copies, 1)
+        array = np.lib.format.open_memmap(
+            out / f"images-{part}.npy",
+            "w+",
+            np.uint16 if deep else np.uint8,
+            (count, config.size, config.size, channels),
+        )
+        for place, image, used in _decoded(source, rows, settings, channels, deep, copies):
+            array[place] = image
+            bits = max(bits, used)
+        array.flush()
+        counts[part] = count
+        print(f"augment {part}: {count} images from {len(rows)}", flush=True)
+    manifest.to_csv(out / "manifest.csv", index=False)
+    summary = {
+        "white": 2**bits - 1,
+        "channels": channels,
+        "size": config.size,
+        "policy": settings.augment.policy,
+    }
+    stage.write_json(out / "summary.json", summary | {f"images_{part}": n for part, n in counts.items()})
+
+
+def _decoded(
+    source: Path, rows: pd.DataFrame, settings: Settings, channels: int, deep: bool, copies: int
+) -> Iterator[tuple[slice, np.ndarray, int]]:
+    """Each row's place in the array, its images (copies or 1, S, S, C) and the bits that it uses."""
+    size = settings.dataset.size
+
+    def one(index: int) -> tuple[slice, np.ndarray, int]:
+        image = read_image(source / str(rows.path[index]), settings.dataset.max_megapixels)
+        image = to_depth(to_channels(image, channels), deep)
+        used = bits_used(image)
+        if not copies:
+            return slice(index, index + 1), resize(image, size)[None], used
+        # Seeded by the bytes' hash: an image's variants do not move when others join the folder.
+        rng = np.random.default_rng([settings.seed, int(str(rows.sha256[index])[:8], 16)])
+        variants = np.stack([augmented(image, settings.augment, size, rng) for _ in range(copies)])
+        return slice(index * copies, (index + 1) * copies), variants, used
+
+    with ThreadPoolExecutor() as pool:
+        indices = iter(range(len(rows)))
+        while block := list(islice(indices, BLOCK)):
+            yield from pool.map(one, block)
+
+
+def to_depth(image: np.ndarray, deep: bool) -> np.ndarray:
+    """8-bit values stretched to 16 bits (x 257) where the category is 16-bit, and back by division."""
+    if deep and image.dtype == np.uint8:
+        return image.astype(np.uint16) * np.uint16(257)
+    if not deep and image.dtype == np.uint16:
+        return (image // 257).astype(np.uint8)
+    return image

@@ -1,0 +1,189 @@
+"""Stage `calibrate`: eta, the score and the thresholds, from `calib` normals and negatives made of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.numpy import save_file
+
+from components import stage
+from components.arrays import open_images, to_tensor
+from components.detector import SCORES, Detector
+from components.device import find_device
+from components.errors import UserError
+from components.metrics import area_score, auroc
+from components.negatives import HARD, make, rectangle
+from components.prior import train as prior_training
+from components.restore import restore
+from components.scoremap import distance
+from components.settings import Calibrate, Settings
+from components.standard import standard
+from components.vqvae import train as vqvae_training
+
+BATCH = 16
+SATURATED = 0.002  # AUROCs on the easy rectangles that differ by less say nothing
+POLICIES_THAT_TURN = ("rotation_free", "texture")
+
+
+def run(root: Path, settings: Settings) -> None:
+    """Write calibration.json, standards.safetensors and the tables eta.csv and scores.csv.
+
+    Raises UserError when every eta replaces too many codes of normal images.
+    """
+    config, category = settings.calibrate, settings.category
+    images_folder, device = stage.folder(root, category, "augment"), find_device()
+    facts = stage.read_json(images_folder / "summary.json")
+    white = float(facts["white"])
+    normals = np.array(open_images(images_folder, "calib")[: config.images])
+    detector = Detector(
+        vqvae_training.load(stage.folder(root, category, "train_vqvae"), device),
+        prior_training.load(stage.folder(root, category, "train_prior"), device),
+        eta=0.0, neighbour_rule=config.neighbour_rule, spread=1.0, bilateral=config.bilateral,
+        views=config.views if facts["policy"] in POLICIES_THAT_TURN else 1,
+    )  # fmt: skip
+    detector = replace(detector, spread=quantisation_error(detector, normals, white, device))
+    etas = eta_table(detector, normals, white, settings, device)
+    eta = choose_eta(etas, config)
+    detector = replace(detector, eta=eta)
+    print(f"calibrate@{category}: eta {eta}", flush=True)
+
+    maps = look(detector, normals, white, device, f"calibrate@{category} normals")
+    grid = detector.prior.grid
+    detector = replace(detector, standards={name: standard(m, grid) for name, m in maps.items()})
+    scores = score_table(detector, maps, normals, white, settings, device)
+    score = str(scores.score.iloc[0]) if config.score == "auto" else config.score
+    area = min_area(config, normals.shape[1])
+    normal_scores = [area_score(m, area) for m in detector.score(maps, score)]
+    # Raise the threshold until the largest region on any normal map has just the minimum area (section 4.2).
+    threshold = max(normal_scores)
+    low = float(np.median(detector.score(maps, score)))
+
+    out = stage.fresh_folder(root, category, "calibrate")
+    etas.to_csv(out / "eta.csv", index=False)
+    scores.to_csv(out / "scores.csv", index=False)
+    arrays = {
+        f"{kind}.{name}": getattr(s, kind) for name, s in detector.standards.items() for kind in ("mean", "deviation")
+    }
+    save_file(arrays, out / "standards.safetensors")
+    stage.write_json(out / "calibration.json", {
+        "eta": eta, "neighbour_rule": config.neighbour_rule, "spread": detector.spread, "views": detector.views,
+        "score": score, "pixel_threshold": threshold, "image_threshold": threshold, "min_area": config.min_area,
+        "map_low": low,
+        "bilateral": list(config.bilateral), "white": white, "normal_scores": sorted(normal_scores),
+        "normal_likelihoods": [float(np.exp(-v)) for v in np.quantile(maps["likelihood"], np.linspace(0, 1, 101))],
+        "images": len(normals),
+    })  # fmt: skip
+
+
+def min_area(config: Calibrate, size: int) -> int:
+    """Smallest region that counts, in pixels of a size x size image."""
+    return max(1, round(config.min_area * size * size))
+
+
+@torch.no_grad()
+def quantisation_error(detector: Detector, images: np.ndarray, white: float, device: torch.device) -> float:
+    """Mean of (z - e)^2 over images, positions and dimensions."""
+    errors = []
+    for i in range(0, len(images), BATCH):
+        z = detector.vqvae.encoder(to_tensor(images[i : i + BATCH], white, device))
+        nearest = detector.vqvae.codebook.lookup(detector.vqvae.codebook.indices(z))
+        errors.append((z - nearest).square().flatten(1).mean(1))
+    return float(torch.cat(errors).mean())
+
+
+def look(
+    detector: Detector, images: np.ndarray, white: float, device: torch.device, name: str
+) -> dict[str, np.ndarray]:
+    """Base maps of many images, batch by batch, float32 (N, S, S) each."""
+    parts: dict[str, list[np.ndarray]] = {}
+    for i in range(0, len(images), BATCH):
+        for key, value in detector.look(to_tensor(images[i : i + BATCH], white, device))[0].items():
+            parts.setdefault(key, []).append(value.astype(np.float32))
+        print(f"{name} {min(i + BATCH, len(images))}/{len(images)}", flush=True)
+    return {key: np.concatenate(value) for key, value in parts.items()}
+
+
+@torch.no_grad()
+def eta_table(
+    detector: Detector, normals: np.ndarray, white: float, settings: Settings, device: torch.device
+) -> pd.DataFrame:
+    """For each eta: pixel AUROC of Eq. 6 on rectangles and on the harder negatives, and the share of the
+    codes of normals that it replaces."""
+    config = settings.calibrate
+    few = normals[:24]
+    painters = {"rectangle": partial(rectangle, area=config.rectangle_area)} | HARD
+    kinds = {k: make(few, p, white, settings.seed) for k, p in painters.items()} | {
+        "normal": (few, np.zeros(few.shape[:3], bool))
+    }
+    codes = {k: [detector.vqvae.encode(to_tensor(i[b : b + BATCH], white, device)) for b in range(0, len(i), BATCH)]
+             for k, (i, _) in kinds.items()}  # fmt: skip
+    rows = []
+    for eta in sorted(config.etas):
+        replaced, maps = 0.0, {}
+        for kind, batches in codes.items():
+            parts = []
+            for z in batches:
+                restored = restore(detector.prior, z, eta, config.neighbour_rule).codes
+                parts.append(distance(detector.vqvae.decode(restored), detector.vqvae.decode(z)))
+                if kind == "normal":
+                    replaced += float((restored != z).float().sum()) / z[0].numel() / len(few)
+            maps[kind] = np.concatenate(parts)
+        row = {"eta": eta, "replaced": replaced}
+        row["rectangles"] = auroc(
+            np.stack([kinds["rectangle"][1], kinds["normal"][1]]),
+            np.stack([maps["rectangle"], maps["normal"]]),
+        )
+        row["hard"] = float(np.mean([auroc(kinds[k][1], maps[k]) for k in HARD]))
+        rows.append(row)
+        print(f"calibrate@{settings.category} eta {eta}: rectangles {row['rectangles']:.4f} hard {row['hard']:.4f} "
+              f"normal codes replaced {replaced:.3%}", flush=True)  # fmt: skip
+        if replaced > config.max_replaced:
+            break  # a larger eta only replaces more
+    return pd.DataFrame(rows)
+
+
+def choose_eta(table: pd.DataFrame, config: Calibrate) -> float:
+    """The eta with the best AUROC on rectangles; among those as good, the best on harder negatives.
+
+    An eta that replaces more than `max_replaced` of the codes of normals is refused: each replaced code
+    changes the context of the next, and replacements cascade.
+    """
+    allowed = table[table.replaced <= config.max_replaced]
+    if allowed.empty:
+        raise UserError(
+            f"every eta replaces more than {config.max_replaced:.1%} of the codes of normal images: the prior "
+            "has not learnt them; train it longer, add normal images, or add smaller values to calibrate.etas"
+        )
+    best = allowed[allowed.rectangles >= allowed.rectangles.max() - SATURATED]
+    return float(best.sort_values(["hard", "eta"], ascending=[False, True]).eta.iloc[0])
+
+
+def score_table(
+    detector: Detector,
+    normal_maps: dict[str, np.ndarray],
+    normals: np.ndarray,
+    white: float,
+    settings: Settings,
+    device: torch.device,
+) -> pd.DataFrame:
+    """Every score's image and pixel AUROC on each kind of hard negative, best mean first."""
+    config = settings.calibrate
+    area = min_area(config, normals.shape[1])
+    rows = {name: {"score": name} for name in SCORES}
+    usual = {name: [area_score(m, area) for m in detector.score(normal_maps, name)] for name in SCORES}
+    for kind, painter in HARD.items():
+        negatives, masks = make(normals[: config.negatives], painter, white, settings.seed + 1)
+        maps = look(detector, negatives, white, device, f"calibrate@{settings.category} {kind}")
+        for name, row in rows.items():
+            scored = detector.score(maps, name)
+            own = [area_score(m, area) for m in scored]
+            row[f"{kind}_image"] = auroc([0] * len(usual[name]) + [1] * len(own), usual[name] + own)
+            row[f"{kind}_pixel"] = auroc(masks, scored)
+    table = pd.DataFrame(rows.values())
+    table["mean"] = table.drop(columns="score").mean(axis=1)
+    return table.sort_values("mean", ascending=False, ignore_index=True)

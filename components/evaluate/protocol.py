@@ -1,0 +1,151 @@
+"""Which images are scored, what is measured on them, and the words that say so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from components import metrics
+from components.arrays import unit
+from components.dataset.images import read_image, read_mask
+from components.inspector import Inspector
+from components.negatives import HARD, make, rectangle
+from components.settings import Evaluate
+
+POINTS = 500  # of a stored curve
+READ_LIMIT = 1e6  # megapixels; the manifest's check has refused what is too large
+PAINTERS = {"rectangle": rectangle} | HARD
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image to score: `read()` gives (image, mask at its size or None when the regions are not known)."""
+
+    path: str
+    label: int
+    defect: str
+    read: Callable[[], tuple[np.ndarray, np.ndarray | None]]
+
+
+def cases(data: Path, manifest: pd.DataFrame, inspector: Inspector, seed: int) -> tuple[bool, list[Case]]:
+    """The test images; or, where no real defect is known, held-out normals and defects painted on them.
+
+    Returns whether the second holds. Held out are test/good, and where that is empty too the `val` part,
+    which stopped the training but set no threshold.
+    """
+    test = manifest[manifest.part == "test"]
+    if (test.label == 1).any():
+        return False, [_real(data, row) for row in test.to_dict("records")]
+    normal = test if len(test) else manifest[manifest.part == "val"]
+    paths = [str(path) for path in normal.path]
+    found = [Case(path, 0, "good", partial(_read, data / path, None)) for path in paths]
+    for kind in PAINTERS:
+        found += [
+            Case(f"{path}#{kind}", 1, kind, partial(_painted, data, paths, index, kind, inspector, seed))
+            for index, path in enumerate(paths)
+        ]
+    return True, found
+
+
+def _real(data: Path, row: dict[str, Any]) -> Case:
+    mask = data / row["mask"] if row["mask"] else None
+    return Case(row["path"], int(row["label"]), row["defect"], partial(_read, data / row["path"], mask))
+
+
+def _read(path: Path, mask: Path | None) -> tuple[np.ndarray, np.ndarray | None]:
+    image = read_image(path, READ_LIMIT)
+    return image, read_mask(mask, *image.shape[:2]) if mask else None
+
+
+def _painted(
+    data: Path, paths: list[str], index: int, kind: str, inspector: Inspector, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    white = float(inspector.calibration["white"])
+    pair = [data / paths[index], data / paths[(index + 1) % len(paths)]]
+    own, other = (unit(read_image(p, READ_LIMIT), inspector.channels, white, inspector.image_size) for p in pair)
+    full = np.float32(65535)  # 16 bits, so that painting costs no information
+    painted, masks = make(np.stack([own, other]), PAINTERS[kind], 1.0, seed + 2 + index)
+    return np.rint(painted[0] * full).astype(np.uint16), masks[0]
+
+
+def measure(
+    scores: pd.DataFrame, maps: np.ndarray, masks: np.ndarray, threshold: float, config: Evaluate
+) -> tuple[dict[str, float], pd.DataFrame, dict[str, np.ndarray]]:
+    """All metrics, the table per defect type, and the curves, from maps and masks (N, S, S).
+
+    Defective images whose regions nobody has drawn count for the image metrics and not for the pixels'.
+    """
+    labels, verdicts = scores.label.to_numpy(), scores.verdict.to_numpy()
+    known = scores.mask_known.to_numpy() == 1
+    usual = labels == 0
+    values = pixel_metrics(maps[known], masks[known], threshold, config) | {
+        "image_auroc": metrics.auroc(labels, scores.score),
+        "image_balanced_accuracy": metrics.balanced_accuracy(labels, verdicts),
+        "image_f1": metrics.f1(labels, verdicts),
+        "normal_false_positive_rate": float(verdicts[usual].mean()) if usual.any() else float("nan"),
+        "normal_images": int(usual.sum()),
+        "defective_images": int((~usual).sum()),
+    }
+    rows = []
+    for defect, group in scores[~usual].groupby("defect"):
+        chosen = usual.copy()
+        chosen[group.index] = True
+        part = known & chosen
+        rows.append({"defect": defect, "images": len(group), "found": int(group.verdict.sum()),
+                     "image_auroc": metrics.auroc(labels[chosen], scores.score[chosen])}
+                    | pixel_metrics(maps[part], masks[part], threshold, config))  # fmt: skip
+    return values, pd.DataFrame(rows), _curves(scores, maps[known], masks[known])
+
+
+def pixel_metrics(maps: np.ndarray, masks: np.ndarray, threshold: float, config: Evaluate) -> dict[str, float]:
+    """Pixel AUROC, AUPRO, PRO and F1 at the threshold; NaN where nothing is marked."""
+    return {
+        "pixel_auroc": metrics.auroc(masks, maps),
+        "aupro_30": metrics.aupro(maps, masks, config.aupro_limit),
+        "pro": metrics.pro(maps, masks, threshold),
+        "pixel_f1": metrics.f1(masks, maps > threshold),
+    }
+
+
+def _curves(scores: pd.DataFrame, maps: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
+    from sklearn.metrics import roc_curve
+
+    curves = {
+        "normal_scores": scores.score[scores.label == 0].to_numpy(),
+        "defect_scores": scores.score[scores.label == 1].to_numpy(),
+    }
+    if scores.label.nunique() == 2:
+        curves["image_fpr"], curves["image_tpr"], _ = roc_curve(scores.label, scores.score)
+    if masks.any():
+        rate, reached = metrics.pro_curve(maps, masks)
+        picks = np.unique(np.linspace(0, len(rate) - 1, POINTS).astype(int))
+        curves["pro_fpr"], curves["pro"] = rate[picks], reached[picks]
+    return curves
+
+
+def describe(inspector: Inspector, synthetic: bool, scores: pd.DataFrame, config: Evaluate) -> str:
+    """The definitions behind the numbers, in words."""
+    normal, defective = int((scores.label == 0).sum()), int((scores.label == 1).sum())
+    area = inspector.calibration["min_area"]
+    on = (
+        f"{normal} held-out normal images and {defective} synthetic negatives painted on them (no real defect is known)"
+        if synthetic
+        else f"{normal} normal and {defective} defective test images, of which "
+        f"{int((scores.mask_known == 0).sum())} without a mask"
+    )
+    return (
+        f"Scored on {on}, at {inspector.image_size} x {inspector.image_size} pixels, masks by nearest neighbour. "
+        f"Score map: {inspector.calibration['score']}. Image score: the highest level at which an 8-connected "
+        f"region of {area:.3%} of the image survives; verdict: score > threshold. "
+        "The threshold, eta and the score were chosen on "
+        f"{inspector.calibration['images']} calibration normals and negatives painted on them, never on these images. "
+        "pro: mean covered share of the 8-connected ground-truth regions at the threshold. "
+        f"aupro_30: that share integrated over the pixel false-positive rate to {config.aupro_limit}, exact, float64. "
+        "image_balanced_accuracy: mean of the two classes' accuracies. F1 at the threshold."
+    )

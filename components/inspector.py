@@ -1,0 +1,146 @@
+"""The packaged model at work: images in, scores, verdicts and pictures out.
+
+Evaluation, the command line and the served model all go through here. Needs torch, numpy, OpenCV and
+safetensors, and nothing of the project's machinery.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from components import stage
+from components.arrays import to_picture, unit
+from components.detector import Detector
+from components.errors import UserError
+from components.metrics import area_score, keep_regions
+from components.package import FORMAT
+from components.prior.pixelsnail import PixelSNAIL
+from components.settings import VQVAE as VQVAEConfig
+from components.settings import Prior as PriorConfig
+from components.standard import Standard
+from components.vqvae.model import VQVAE
+
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was seen in one image, at the model's size S with a grid of s x s codes.
+
+    `score_map` float32 (S, S); `mask` bool (S, S): its regions above the threshold and of the minimum
+    area; `reconstructed`, `restored` uint8 (S, S, 3); `codes`, `restored_codes` int64 (s, s); `likelihood`
+    float32 (s, s) in [0, 1]. `score` is the highest level at which such a region exists, so that
+    `anomalous` is score > threshold.
+    """
+
+    score: float
+    anomalous: bool
+    score_map: np.ndarray
+    mask: np.ndarray
+    reconstructed: np.ndarray
+    restored: np.ndarray
+    codes: np.ndarray
+    restored_codes: np.ndarray
+    likelihood: np.ndarray
+    seconds: float
+
+
+class Inspector:
+    """A bundle, loaded."""
+
+    def __init__(self, bundle: dict[str, Any], detector: Detector, device: torch.device) -> None:
+        self.bundle, self.detector, self.device = bundle, detector, device
+        self.calibration: dict[str, Any] = bundle["calibration"]
+        self.category: str = bundle["category"]
+        self.image_size = int(bundle["vqvae"]["size"])
+        self.channels = int(bundle["vqvae"]["image_channels"])
+        self.image_threshold = float(self.calibration["image_threshold"])
+        self.pixel_threshold = float(self.calibration["pixel_threshold"])
+        self.min_area = max(1, round(self.calibration["min_area"] * self.image_size**2))
+
+    @classmethod
+    def load(cls, folder: Path | str, device: str = "cpu") -> Inspector:
+        """Read a bundle; the weights' bytes are checked against its sha256 before they are used.
+
+        Raises UserError when a file is missing, damaged or of another format.
+        """
+        folder = Path(folder)
+        bundle = stage.read_json(folder / "bundle.json")
+        if bundle.get("format") != FORMAT:
+            raise UserError(f"{folder} has bundle format {bundle.get('format')}, not {FORMAT}; package it again")
+        weights = folder / "model.safetensors"
+        if not weights.is_file():
+            raise UserError(f"{weights} does not exist; fetch the package again")
+        if stage.file_sha256(weights) != bundle["sha256"]:
+            raise UserError(f"{weights} is damaged (its sha256 is not the bundle's); fetch the package again")
+        parts: dict[str, dict[str, torch.Tensor]] = {}
+        for name, tensor in load_file(weights).items():
+            part, key = name.split(".", 1)
+            parts.setdefault(part, {})[key] = tensor
+        vqvae = VQVAE(int(bundle["vqvae"]["image_channels"]), VQVAEConfig(**bundle["vqvae"]["config"]))
+        vqvae.load_state_dict(parts["vqvae"])
+        prior = PixelSNAIL(
+            int(bundle["prior"]["codebook_size"]),
+            int(bundle["prior"]["grid"]),
+            PriorConfig(**bundle["prior"]["config"]),
+        )
+        prior.load_state_dict(parts["prior"])
+        arrays = {key: tensor.numpy() for key, tensor in parts["standards"].items()}
+        names = {key.split(".", 1)[1] for key in arrays}
+        where = torch.device(device)
+        calibration = bundle["calibration"]
+        detector = Detector(
+            vqvae.to(where, memory_format=torch.channels_last).eval(),
+            prior.to(where, memory_format=torch.channels_last).eval(),
+            eta=calibration["eta"],
+            neighbour_rule=calibration["neighbour_rule"],
+            spread=calibration["spread"],
+            bilateral=tuple(calibration["bilateral"]),
+            views=calibration["views"],
+            standards={name: Standard(arrays[f"mean.{name}"], arrays[f"deviation.{name}"]) for name in names},
+        )
+        return cls(bundle, detector, where)
+
+    def inspect(self, images: Sequence[np.ndarray]) -> list[Inspection]:
+        """Inspect images of any size, (H, W, 1 or 3) uint8 or uint16, batch by batch, in their order."""
+        return [one for start in range(0, len(images), BATCH) for one in self._batch(images[start : start + BATCH])]
+
+    def _batch(self, images: Sequence[np.ndarray]) -> Iterator[Inspection]:
+        started = time.perf_counter()
+        white = float(self.calibration["white"])
+        stacked = np.stack([unit(image, self.channels, white, self.image_size) for image in images])
+        x = torch.from_numpy(stacked).to(self.device).permute(0, 3, 1, 2)
+        maps, evidence = self.detector.look(x)
+        scores = self.detector.score(maps, self.calibration["score"])
+        seconds = (time.perf_counter() - started) / len(images)
+        restoration = evidence.restoration
+        for index, score_map in enumerate(scores):
+            score = area_score(score_map, self.min_area)
+            yield Inspection(
+                score=score,
+                anomalous=score > self.image_threshold,
+                score_map=score_map,
+                mask=keep_regions(score_map > self.pixel_threshold, self.min_area),
+                reconstructed=to_picture(evidence.reconstructed[index]),
+                restored=to_picture(evidence.restored[index]),
+                codes=evidence.codes[index].cpu().numpy(),
+                restored_codes=restoration.codes[index].cpu().numpy(),
+                likelihood=restoration.likelihood[index].cpu().numpy(),
+                seconds=seconds,
+            )
+
+    def colours(self, score_map: np.ndarray) -> np.ndarray:
+        """A score map (H, W) as an RGB picture uint8 (H, W, 3), on one scale for the whole category: the
+        threshold lies in its middle, so that a good part looks good."""
+        low, middle = float(self.calibration["map_low"]), self.pixel_threshold
+        share = (score_map - low) / max(2 * (middle - low), 1e-9)
+        return cv2.applyColorMap((np.clip(share, 0, 1) * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
