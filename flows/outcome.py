@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 StageState = Literal["ran", "restored", "skipped", "failed", "not run", "stopped"]
@@ -52,6 +55,11 @@ class CategoryOutcome:
         """Whether every stage succeeded and the gates passed."""
         return not self.error and not self.refused and self.publication is not None
 
+    @property
+    def verdict(self) -> str:
+        """One word or line for `status`."""
+        return self.error or (self.publication.status if self.publication is not None else "not published")
+
     def as_json(self) -> dict[str, Any]:
         """Plain values for `--json`."""
         return {
@@ -62,6 +70,30 @@ class CategoryOutcome:
             "stages": [asdict(stage) for stage in self.stages],
             "publication": plain(self.publication),
         }
+
+
+def remember(root: Path, outcome: CategoryOutcome) -> None:
+    """Keep how a category's last run ended, for `kintsugi status`."""
+    path = _memory(root, outcome.category)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ended = datetime.now(UTC).isoformat(timespec="seconds")
+    kept = {"ended": ended, "verdict": outcome.verdict, **outcome.as_json()}
+    scratch = path.with_suffix(".tmp")
+    scratch.write_text(json.dumps(kept, indent=2), encoding="utf-8")
+    scratch.replace(path)
+
+
+def recall(root: Path, category: str) -> dict[str, Any] | None:
+    """Return what `remember` kept, None when the category never ran here."""
+    try:
+        kept: dict[str, Any] = json.loads(_memory(root, category).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return kept
+
+
+def _memory(root: Path, category: str) -> Path:
+    return root / ".kintsugi" / "runs" / f"{category}.json"
 
 
 def plain(value: Any) -> Any:

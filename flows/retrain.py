@@ -27,7 +27,7 @@ from flows.adapters import versioning
 from flows.adapters.process import Cancellation, StoppedError
 from flows.adapters.versioning import LockBusyError, StageError
 from flows.graph import StageNode, load_graph
-from flows.outcome import CategoryOutcome, StageOutcome, StageState
+from flows.outcome import CategoryOutcome, StageOutcome, StageState, remember
 from flows.progress import Reporter
 from flows.server import exclusive
 from flows.slots import GPU, ensure_slots
@@ -127,7 +127,10 @@ def retrain(categories: list[str]) -> Any:
         except BaseException:
             session.cancellation.stop()  # no stage may go on without the flow that watches it
             raise
-    return _final_state(session.results(categories), session.cancellation.stopped)
+    results = session.results(categories)
+    for result in results:
+        remember(session.root, result)
+    return _final_state(results, session.cancellation.stopped)
 
 
 def _submit(session: Session, categories: Sequence[str]) -> None:

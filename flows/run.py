@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, Any, cast
 
 from components.errors import UserError
 from components.settings import read_params
@@ -17,6 +18,9 @@ from flows.adapters.process import Cancellation, StoppedError
 from flows.outcome import CategoryOutcome, nearest
 from flows.progress import Reporter
 from flows.server import prefect_api
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
 
 
 def run(
@@ -44,7 +48,7 @@ def run(
         token = retrain.SESSION.set(session)
         try:
             with temporary_settings({PREFECT_API_URL: url}), reporter:
-                state = retrain.retrain(chosen, return_state=True)
+                state = cast("State[Any]", retrain.retrain(chosen, return_state=True))
         finally:
             retrain.SESSION.reset(token)
             _flush()
