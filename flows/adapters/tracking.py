@@ -37,8 +37,11 @@ def connect(root: Path) -> MlflowClient:
     for name in ("mlflow", "alembic"):  # migrations and registrations are not news to the user
         logging.getLogger(name).setLevel(logging.WARNING)
     uri = tracking_uri(root)
+    given = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
+    if given is None:  # MLflow exports it, which another workspace of this process would take for the user's
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
     return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
@@ -177,7 +180,8 @@ def _log_splits(client: MlflowClient, run_id: str, category: str, files: Files) 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # hints for tables that feed a model; this one is a record
             dataset = from_pandas(rows, source=source, name=name, digest=files.data_md5)
-        inputs.append(DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", split)]))
+            entity = dataset._to_mlflow_entity()
+        inputs.append(DatasetInput(entity, [InputTag("mlflow.data.context", split)]))
     client.log_inputs(run_id, inputs)
 
 
