@@ -61,6 +61,8 @@ class Objects:
     """The folders that hold DVC's objects by md5: the cache, then the default remote when it is a folder."""
 
     folders: tuple[tuple[str, Path], ...]  # (what to call it, where it is)
+    remote: str = ""  # name of DVC's default remote, folder or not
+    reachable: bool = True  # False: the remote is not a folder, so only DVC can look there
 
     @classmethod
     def of(cls, root: Path) -> Objects:
@@ -71,9 +73,10 @@ class Objects:
         folders = [("cache", _resolve(base, config.get("cache", "dir", fallback="cache")))]
         remote = config.get("core", "remote", fallback="")
         url = config.get(f"'remote \"{remote}\"'", "url", fallback="")
-        if url and "://" not in url:
+        local = "://" not in url
+        if url and local:
             folders.append(("remote", _resolve(base, url)))
-        return cls(tuple(folders))
+        return cls(tuple(folders), remote, local)
 
     def find(self, md5: str) -> tuple[str, Path] | None:
         """Where the object of this md5 lies, or None."""

@@ -117,9 +117,7 @@ def with_latency(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return {**metrics, "seconds_per_image": 1.0 / rate}
 
 
-def evaluate_gates(
-    metrics: Mapping[str, Any], champion: Mapping[str, Any] | None, limits: Limits
-) -> GateTable:
+def evaluate_gates(metrics: Mapping[str, Any], champion: Mapping[str, Any] | None, limits: Limits) -> GateTable:
     """Check the metrics against absolute limits and against the champion's, scored on the same test set.
 
     `metrics` holds numbers and, where a metric cannot exist (no masks, say), `absent`: {name: why}; only a
@@ -144,9 +142,7 @@ def _absolute(found: Mapping[str, Any], metric: str, limit: float, at_least: boo
     return Check(name, value, limit, "pass" if good else "fail", "" if good else f"{side} the limit")
 
 
-def _relative(
-    found: Mapping[str, Any], rival: Mapping[str, Any] | None, metric: str, tolerance: float
-) -> Check:
+def _relative(found: Mapping[str, Any], rival: Mapping[str, Any] | None, metric: str, tolerance: float) -> Check:
     name = f"{metric} vs champion"
     value = _number(found, metric)
     if rival is None:
@@ -167,7 +163,7 @@ def _relative(
 
 def _unmeasured(found: Mapping[str, Any], name: str, metric: str, limit: float) -> Check:
     absent = found.get("absent") or {}
-    if metric in absent and metric not in found:
+    if metric in absent and found.get(metric) is None:
         return Check(name, None, limit, "skip", f"absent: {absent[metric]}")
     given = found.get(metric)
     reason = "not measured" if given is None else f"not a finite number ({given})"

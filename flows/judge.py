@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import time
 from collections.abc import Mapping
@@ -9,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components import settings
 from flows import gates, lineage
 from flows.adapters import registry, served, tracking
 from flows.adapters.registry import CHAMPION
@@ -36,9 +39,7 @@ def is_current(client: MlflowClient, root: Path, version: ModelVersion) -> bool:
     category = version.tags["category"]
     limits = _limits(root, category, version.tags["evaluated_on"])
     champion = registry.aliased(client, registry.production(category), CHAMPION)
-    return (
-        version.tags.get("gates.limits") == limits.digest and version.tags.get("gates.champion") == champion
-    )
+    return version.tags.get("gates.limits") == limits.digest and version.tags.get("gates.champion") == champion
 
 
 def judge(client: MlflowClient, root: Path, version: ModelVersion) -> Judgement:
@@ -99,7 +100,11 @@ def _rescore(client: MlflowClient, root: Path, category: str, version: ModelVers
     from components.evaluate import evaluate_bundle
 
     package = served.package_in(Path(registry.download(client, version)))
-    return dict(evaluate_bundle(package, root / "data" / category))
+    resolved = settings.load(root, category)
+    manifest = tracking.read_manifest(root / "artifacts" / category)
+    data = root / "data" / category
+    with contextlib.redirect_stdout(io.StringIO()):  # its progress
+        return dict(evaluate_bundle(package, data, manifest, resolved.evaluate, resolved.seed))
 
 
 def _timed(
@@ -120,23 +125,24 @@ def _timed(
 
 def latencies(packages: list[Path], root: Path, category: str) -> list[float]:
     """Seconds per image of each bundle, the bundles taking turns so that a busy moment hits all of them."""
-    import cv2
-
+    from components.dataset.images import read_image
     from components.device import find_device
     from components.inspector import Inspector
 
     manifest = tracking.read_manifest(root / "artifacts" / category)
-    rows = manifest[manifest["part"].isin(["test", "calib"])].head(TIMED_IMAGES + 1)
-    paths = [root / "data" / category / p for p in rows["path"]]
-    images = [cv2.imread(str(p), cv2.IMREAD_COLOR) for p in paths]
-    inspectors = [Inspector.load(p, device=find_device()) for p in packages]
+    rows = manifest[manifest["part"].isin(["test", "calib"])].head(TIMED_IMAGES)
+    limit = settings.load(root, category).dataset.max_megapixels
+    images = [read_image(root / "data" / category / path, limit) for path in rows["path"]]
+    inspectors = [Inspector.load(p, device=str(find_device())) for p in packages]
+    for inspector in inspectors:
+        inspector.inspect(images[:1])  # the first pass also pays for allocations
     spent = [0.0] * len(packages)
-    for turn, image in enumerate(images):
+    for image in images:
         for i, inspector in enumerate(inspectors):
             start = time.perf_counter()
             inspector.inspect([image])
-            spent[i] += (time.perf_counter() - start) if turn or len(images) == 1 else 0.0
-    return [s / max(len(images) - 1, 1) for s in spent]
+            spent[i] += time.perf_counter() - start
+    return [seconds / len(images) for seconds in spent]
 
 
 def _write_down(client: MlflowClient, version: ModelVersion, judgement: Judgement, limits: Limits) -> None:

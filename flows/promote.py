@@ -107,9 +107,7 @@ def staged(client: MlflowClient, category: str, version: str | None) -> ModelVer
     return chosen
 
 
-def carry_out(
-    client: MlflowClient, root: Path, category: str, candidate: ModelVersion, by: str, why: str
-) -> str:
+def carry_out(client: MlflowClient, root: Path, category: str, candidate: ModelVersion, by: str, why: str) -> str:
     """Promote a version that passed; the caller holds the lock and has repaired. Returns its new number."""
     name = registry.production(category)
     champion = registry.get(client, name, registry.aliased(client, name, CHAMPION) or "0")

@@ -87,9 +87,7 @@ def exclusive(root: Path, category: str, wait: float) -> Iterator[None]:
 
 
 @retried
-def open_(
-    client: MlflowClient, root: Path, intent: Intent, status: str = "pending", error: str = ""
-) -> Intent:
+def open_(client: MlflowClient, root: Path, intent: Intent, status: str = "pending", error: str = "") -> Intent:
     """Write the intent down, in one database transaction, and return it with the record's id."""
     values = {k: v for k, v in asdict(intent).items() if k != "record"}
     tags = {**values, "status": status, "to_version": "", "error": error, "pid": str(os.getpid())}

@@ -30,7 +30,7 @@ class Detector(PythonModel):
         from components.device import find_device
         from components.inspector import Inspector
 
-        self.inspector = Inspector.load(Path(context.artifacts["package"]), device=find_device())
+        self.inspector = Inspector.load(Path(context.artifacts["package"]), device=str(find_device()))
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from components.errors import UserError
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
@@ -126,6 +128,27 @@ def tag(client: MlflowClient, name: str, version: str, tags: Mapping[str, str]) 
 def delete(client: MlflowClient, name: str, version: str) -> None:
     """Remove a version; nothing happens when it is gone already."""
     _absent_as_none(lambda: client.delete_model_version(name, version))
+
+
+def resolve(client: MlflowClient, category: str, version: str | None) -> ModelVersion:
+    """The version a person means: `3` in production, `staging/3`, or by default the champion.
+
+    Where nothing was ever promoted the default is the newest in staging. UserError when there is none.
+    """
+    name, number = production(category), version or aliased(client, production(category), CHAMPION)
+    if version is not None and "/" in version:
+        model, number = version.split("/", 1)
+        if model not in ("staging", "production"):
+            raise UserError(f"no version '{version}'; write 3, production/3 or staging/3")
+        name = f"{model}.{category}"
+    elif not number:
+        name = staging(category)
+        number = next((str(v.version) for v in versions(client, name)), "")
+    found = get(client, name, number) if number.isdecimal() else None
+    if found is None:
+        known = ", ".join(str(v.version) for v in reversed(versions(client, name))) or "none yet"
+        raise UserError(f"{name} has no version {number or 'at all'}; there are: {known}")
+    return found
 
 
 def origin(version: ModelVersion) -> str:

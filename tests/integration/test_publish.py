@@ -129,9 +129,7 @@ def test_worse_than_the_champion_is_refused(plant: Fabricator, monkeypatch: pyte
     assert "both as recorded" in done.basis
 
 
-def test_changed_test_images_have_the_champion_scored_anew(
-    plant: Fabricator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_changed_test_images_have_the_champion_scored_anew(plant: Fabricator, monkeypatch: pytest.MonkeyPatch) -> None:
     scored: list[str] = []
 
     def rescore(client: object, root: object, category: str, version: object) -> dict[str, float]:

@@ -1,0 +1,233 @@
+"""The audit finds every link whole, and names the one that somebody broke."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from components.errors import UserError
+from flows import judge, promote
+from flows.adapters import registry, tracking
+from flows.audit import audit
+from flows.fixity import Objects, listing
+from flows.lineage import read_state
+from flows.publish import publish
+from flows.trail import AuditReport
+from tests.artifacts_fixture import Fabricator, make_workspace, set_params
+
+
+@pytest.fixture(autouse=True)
+def steady_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judge, "latencies", lambda packages, root, category: [0.1] * len(packages))
+
+
+def flip(path: Path) -> None:
+    """Change one byte."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(bytes(content))
+
+
+def stored(root: Path) -> Path:
+    client = tracking.connect(root)
+    return Path(registry.download(client, registry.resolve(client, "brick", None)))
+
+
+def broken(report: AuditReport) -> dict[str, tuple[str, str]]:
+    return {link.name: (link.status, link.detail) for link in report.broken}
+
+
+def test_every_link_of_a_promoted_version_is_verified(plant: Fabricator) -> None:
+    publish(plant.root, "brick")
+    report = audit(plant.root, "brick")
+    assert report.verified, report.broken
+    names = {link.name for link in report.links}
+    assert {
+        "staging version", "run", "snapshot", "dvc.lock", "params.yaml", "data.dvc", "image manifest", "data",
+        "stage augment", "stage package", "stored model", "stored package", "gate table", "promotion record",
+        "champion alias",
+    } <= names  # fmt: skip
+    assert {k: v for k, v in report.images[-2].items() if k != "megabytes"} == {
+        "part": "train",
+        "defect": "good",
+        "images": 6,
+    }
+
+
+def test_the_trail_as_json_and_as_one_page(plant: Fabricator) -> None:
+    set_params(plant.root, "manual")
+    publish(plant.root, "brick")
+    promote.promote(plant.root, "brick", "Ada <script>", "looks right")
+    report = audit(plant.root, "brick")
+    told = json.loads(report.to_json())
+    assert told["verified"] is True and told["served"][0]["by"] == "Ada <script>"
+    page = report.to_html()
+    assert "Every link verified" in page and "looks right" in page and report.lineage["data.md5"] in page
+    assert "<script>" not in page and "http" not in page.replace("https://mlflow", "")
+
+
+def test_a_changed_byte_of_the_stored_package_is_named(plant: Fabricator) -> None:
+    publish(plant.root, "brick")
+    flip(stored(plant.root) / "artifacts" / "package" / "model.safetensors")
+    report = audit(plant.root, "brick")
+    assert set(broken(report)) == {"stored model", "stored package"}
+    assert broken(report)["stored package"] == ("differs", "artifacts/package/model.safetensors changed")
+
+
+def test_changed_serving_code_is_named(plant: Fabricator) -> None:
+    publish(plant.root, "brick")
+    flip(stored(plant.root) / "model.py")
+    assert broken(audit(plant.root, "brick")) == {"stored model": ("differs", "model.py changed")}
+
+
+@pytest.mark.parametrize(
+    ("path", "link"),
+    [
+        ("artifacts/brick/package/model.safetensors", "stage package"),
+        ("artifacts/brick/evaluate/metrics.json", "stage evaluate"),
+        ("data/brick/train/good/003.png", "data"),
+        ("data/brick/ground_truth/scratch/001_mask.png", "data"),
+    ],
+)
+def test_a_changed_byte_in_the_workspace_is_named(plant: Fabricator, path: str, link: str) -> None:
+    publish(plant.root, "brick")
+    flip(plant.root / path)
+    status, detail = broken(audit(plant.root, "brick"))[link]
+    assert status == "differs" and detail == f"{'/'.join(Path(path).parts[2 if link == 'data' else 3 :])} changed"
+    assert len(broken(audit(plant.root, "brick"))) == 1
+
+
+def test_a_missing_and_an_extra_image_are_named(plant: Fabricator) -> None:
+    publish(plant.root, "brick")
+    good = plant.root / "data" / "brick" / "train" / "good"
+    (good / "001.png").rename(good / "zzz.png")
+    detail = broken(audit(plant.root, "brick"))["data"][1]
+    assert detail == "train/good/001.png missing, train/good/zzz.png extra"
+
+
+def test_a_version_whose_data_have_moved_on_is_verified_in_the_cache(plant: Fabricator) -> None:
+    publish(plant.root, "brick")
+    plant(seed=5, images=7)  # newer images and stages, properly recorded
+    report = audit(plant.root, "brick")
+    assert report.verified, report.broken
+    links = {link.name: link.detail for link in report.links}
+    assert "DVC's cache" in links["data"] and "moved on" in links["data"]
+    assert "DVC's cache" in links["stage package"]
+
+
+def test_another_categorys_images_do_not_hide_a_changed_byte(plant: Fabricator) -> None:
+    set_params(plant.root, "auto", ("brick", "tile"))
+    publish(plant.root, "brick")
+    plant("tile", seed=3, images=3)
+    assert audit(plant.root, "brick").verified
+    flip(plant.root / "data" / "brick" / "test" / "good" / "001.png")
+    assert broken(audit(plant.root, "brick")) == {"data": ("differs", "test/good/001.png changed")}
+
+
+def test_a_damaged_object_in_the_cache_is_named(plant: Fabricator) -> None:
+    publish(plant.root, "brick")
+    md5 = listing(plant.root / "data" / "brick")["train/good/002.png"]
+    plant(seed=5, images=7)
+    place = Objects.of(plant.root).find(md5)
+    assert place is not None
+    flip(place[1])
+    status, detail = broken(audit(plant.root, "brick"))["data"]
+    assert status == "differs" and "train/good/002.png changed" in detail
+
+
+def test_a_lost_object_is_found_in_the_remote_or_missing(plant: Fabricator) -> None:
+    publish(plant.root, "brick")
+    md5 = listing(plant.root / "data" / "brick")["train/good/002.png"]
+    plant(seed=5, images=7)
+    place = Objects.of(plant.root).find(md5)
+    assert place is not None
+    remote = plant.root / "remote" / "files" / "md5" / md5[:2] / md5[2:]
+    remote.parent.mkdir(parents=True)
+    shutil.move(place[1], remote)
+    report = audit(plant.root, "brick")
+    assert report.verified, report.broken
+    assert "cache and remote" in next(link.detail for link in report.links if link.name == "data")
+    remote.unlink()
+    assert broken(audit(plant.root, "brick"))["data"][0] == "missing"
+
+
+def rewrite_gate_table(root: Path) -> None:
+    client = tracking.connect(root)
+    version = registry.resolve(client, "brick", None)
+    table = judge.recorded_table(version)
+    table["checks"][0]["value"] = 0.999
+    client.log_dict(version.run_id, table, judge.TABLE)
+
+
+def move_the_alias_by_hand(root: Path) -> None:
+    client = tracking.connect(root)
+    copied = client.copy_model_version("models:/production.brick/1", "production.brick")
+    client.set_registered_model_alias("production.brick", "champion", copied.version)
+
+
+def forget_the_snapshot(root: Path) -> None:
+    client = tracking.connect(root)
+    client.set_model_version_tag("production.brick", "1", "snapshot.sha", "0" * 40)
+
+
+def rewrite_the_manifest(root: Path) -> None:
+    client = tracking.connect(root)
+    client.log_text(registry.resolve(client, "brick", None).run_id, "path,part\n", "data/manifest.csv")
+
+
+def garble_the_lists(root: Path) -> None:
+    client = tracking.connect(root)
+    for path in ("lineage/model_files.json", judge.TABLE):
+        client.log_text(registry.resolve(client, "brick", None).run_id, "{not json", path)
+
+
+@pytest.mark.parametrize(
+    ("tamper", "link"),
+    [
+        (rewrite_gate_table, "gate table"),
+        (move_the_alias_by_hand, "champion alias"),
+        (forget_the_snapshot, "snapshot"),
+        (rewrite_the_manifest, "image manifest"),
+        (garble_the_lists, "list of the model's files"),
+    ],
+)
+def test_what_was_rewritten_in_mlflow_is_found(plant: Fabricator, tamper: Callable[[Path], None], link: str) -> None:
+    publish(plant.root, "brick")
+    tamper(plant.root)
+    report = audit(plant.root, "brick")
+    assert link in broken(report)
+    assert not report.verified
+
+
+def test_a_waiting_version_can_be_audited_before_it_is_promoted(plant: Fabricator) -> None:
+    set_params(plant.root, "manual")
+    publish(plant.root, "brick")
+    report = audit(plant.root, "brick")
+    assert report.version == "staging.brick version 1" and report.verified, report.broken
+
+
+def test_older_versions_stay_auditable_after_a_rollback(plant: Fabricator) -> None:
+    publish(plant.root, "brick")
+    plant(seed=2)
+    publish(plant.root, "brick")
+    promote.rollback(plant.root, "brick", "Grace", "false alarms")
+    for version in (None, "1", "2", "staging/2"):
+        report = audit(plant.root, "brick", version)
+        assert report.verified, (version, report.broken)
+    assert [s["version"] for s in report.served] == ["1", "2", "1"]
+
+
+def test_nothing_to_audit_is_said_in_one_line(plant: Fabricator, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"staging\.brick has no version"):
+        audit(plant.root, "brick")
+    publish(plant.root, "brick")
+    with pytest.raises(UserError, match="has no version 7; there are: 1"):
+        audit(plant.root, "brick", "7")
+    other = make_workspace(tmp_path / "bare")
+    with pytest.raises(UserError, match="lacks stages"):
+        read_state(other, "brick")
