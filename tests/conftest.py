@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from flows.server import QUICK_SLOTS
+from tests import toy as toys
 
 REPO = Path(__file__).resolve().parents[1]
 SHARED = REPO.parent / "shared"
@@ -45,3 +49,30 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     subprocess.run([*git, "commit", "-q", "-m", "a workspace"], cwd=root, check=True)
     monkeypatch.chdir(root)
     return root
+
+
+@pytest.fixture(scope="session")
+def toy_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy workspace, made once: a copy takes milliseconds, `git init` and `dvc init` a second."""
+    return toys.make(tmp_path_factory.mktemp("template")).root
+
+
+@pytest.fixture
+def toy(tmp_path: Path, toy_template: Path, monkeypatch: pytest.MonkeyPatch) -> toys.Toy:
+    """A workspace with real DVC and git whose stages take no time; the current folder while the test runs."""
+    root = tmp_path / "toy"
+    shutil.copytree(toy_template, root)
+    monkeypatch.chdir(root)
+    return toys.Toy(root)
+
+
+@pytest.fixture(scope="session")
+def prefect_harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One Prefect server for all tests that run flows, on a database of its own; its address."""
+    os.environ["PREFECT_HOME"] = str(tmp_path_factory.mktemp("prefect"))
+    os.environ.update(QUICK_SLOTS)
+    from prefect.settings import PREFECT_API_URL
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield str(PREFECT_API_URL.value())
