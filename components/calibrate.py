@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,7 +28,6 @@ from components.vqvae import train as vqvae_training
 
 BATCH = 16
 SATURATED = 0.002  # AUROCs on the easy rectangles that differ by less say nothing
-POLICIES_THAT_TURN = ("rotation_free", "texture")
 
 
 def run(root: Path, settings: Settings) -> None:
@@ -43,10 +43,8 @@ def run(root: Path, settings: Settings) -> None:
     detector = Detector(
         vqvae_training.load(stage.folder(root, category, "train_vqvae"), device),
         prior_training.load(stage.folder(root, category, "train_prior"), device),
-        eta=0.0, neighbour_rule=config.neighbour_rule, spread=1.0, bilateral=config.bilateral,
-        views=config.views if facts["policy"] in POLICIES_THAT_TURN else 1,
+        eta=0.0, neighbour_rule=config.neighbour_rule, bilateral=config.bilateral,
     )  # fmt: skip
-    detector = replace(detector, spread=quantisation_error(detector, normals, white, device))
     etas = eta_table(detector, normals, white, settings, device)
     eta = choose_eta(etas, config)
     detector = replace(detector, eta=eta)
@@ -71,7 +69,7 @@ def run(root: Path, settings: Settings) -> None:
     }
     save_file(arrays, out / "standards.safetensors")
     stage.write_json(out / "calibration.json", {
-        "eta": eta, "neighbour_rule": config.neighbour_rule, "spread": detector.spread, "views": detector.views,
+        "eta": eta, "neighbour_rule": config.neighbour_rule, 
         "score": score, "pixel_threshold": threshold, "image_threshold": threshold, "min_area": config.min_area,
         "map_low": low,
         "bilateral": list(config.bilateral), "white": white, "normal_scores": sorted(normal_scores),
@@ -83,17 +81,6 @@ def run(root: Path, settings: Settings) -> None:
 def min_area(config: Calibrate, size: int) -> int:
     """Smallest region that counts, in pixels of a size x size image."""
     return max(1, round(config.min_area * size * size))
-
-
-@torch.no_grad()
-def quantisation_error(detector: Detector, images: np.ndarray, white: float, device: torch.device) -> float:
-    """Mean of (z - e)^2 over images, positions and dimensions."""
-    errors = []
-    for i in range(0, len(images), BATCH):
-        z = detector.vqvae.encoder(to_tensor(images[i : i + BATCH], white, device))
-        nearest = detector.vqvae.codebook.lookup(detector.vqvae.codebook.indices(z))
-        errors.append((z - nearest).square().flatten(1).mean(1))
-    return float(torch.cat(errors).mean())
 
 
 def look(
@@ -174,7 +161,7 @@ def score_table(
     """Every score's image and pixel AUROC on each kind of hard negative, best mean first."""
     config = settings.calibrate
     area = min_area(config, normals.shape[1])
-    rows = {name: {"score": name} for name in SCORES}
+    rows: dict[str, dict[str, Any]] = {name: {"score": name} for name in SCORES}
     usual = {name: [area_score(m, area) for m in detector.score(normal_maps, name)] for name in SCORES}
     for kind, painter in HARD.items():
         negatives, masks = make(normals[: config.negatives], painter, white, settings.seed + 1)

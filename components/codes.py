@@ -32,7 +32,7 @@ def run(root: Path, settings: Settings) -> None:
         codes[part] = torch.cat(batches).cpu().numpy().astype(np.int16)
         print(f"extract_codes@{settings.category} {part}: {len(array)} images", flush=True)
     out = stage.fresh_folder(root, settings.category, "extract_codes")
-    np.savez_compressed(out / "codes.npz", **codes)
+    np.savez_compressed(out / "codes.npz", allow_pickle=False, **codes)
     size = len(model.codebook.vectors)
     used, perplexity = usage(torch.from_numpy(codes["train"].astype(np.int64)), size)
     facts = {

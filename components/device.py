@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from typing import TypeVar
 
 import torch
+from torch import nn
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def find_device() -> torch.device:
@@ -14,6 +18,14 @@ def find_device() -> torch.device:
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
+
+
+def place(model: Model, device: torch.device) -> Model:
+    """Move a model, with its convolutions channels last in memory: on CPUs with AMX one VQ-VAE step then
+    takes a third to a half of the time (measured, docs/numbers.md)."""
+    model.to(device)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
 
 
 def autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:

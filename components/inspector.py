@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from components import stage
 from components.arrays import to_picture, unit
 from components.detector import Detector
+from components.device import place
 from components.errors import UserError
 from components.metrics import area_score, keep_regions
 from components.package import FORMAT
@@ -99,13 +100,11 @@ class Inspector:
         where = torch.device(device)
         calibration = bundle["calibration"]
         detector = Detector(
-            vqvae.to(where, memory_format=torch.channels_last).eval(),
-            prior.to(where, memory_format=torch.channels_last).eval(),
+            place(vqvae, where).eval(),
+            place(prior, where).eval(),
             eta=calibration["eta"],
             neighbour_rule=calibration["neighbour_rule"],
-            spread=calibration["spread"],
             bilateral=tuple(calibration["bilateral"]),
-            views=calibration["views"],
             standards={name: Standard(arrays[f"mean.{name}"], arrays[f"deviation.{name}"]) for name in names},
         )
         return cls(bundle, detector, where)
@@ -122,7 +121,7 @@ class Inspector:
         maps, evidence = self.detector.look(x)
         scores = self.detector.score(maps, self.calibration["score"])
         seconds = (time.perf_counter() - started) / len(images)
-        restoration = evidence.restoration
+        restoration = evidence.restorations[0]
         for index, score_map in enumerate(scores):
             score = area_score(score_map, self.min_area)
             yield Inspection(

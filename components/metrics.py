@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.metrics import roc_auc_score
 
 
-def auroc(labels: np.ndarray, scores: np.ndarray) -> float:
+def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
     """Area under the ROC curve, NaN when only one class is there."""
     labels, scores = np.asarray(labels).ravel().astype(bool), np.asarray(scores).ravel()
     return float(roc_auc_score(labels, scores)) if 0 < labels.sum() < len(labels) else float("nan")
@@ -70,14 +71,14 @@ def aupro(maps: np.ndarray, masks: np.ndarray, limit: float = 0.3) -> float:
     return float((weights * np.clip(limit - rate, 0, None)).sum() / limit)
 
 
-def f1(labels: np.ndarray, predicted: np.ndarray) -> float:
+def f1(labels: ArrayLike, predicted: ArrayLike) -> float:
     """2 TP / (2 TP + FP + FN); NaN when there is neither a positive nor a positive verdict."""
     labels, predicted = np.asarray(labels, bool), np.asarray(predicted, bool)
     total = int(labels.sum()) + int(predicted.sum())
     return 2 * int((labels & predicted).sum()) / total if total else float("nan")
 
 
-def balanced_accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
+def balanced_accuracy(labels: ArrayLike, predicted: ArrayLike) -> float:
     """Mean of the two classes' accuracies, NaN when one is not there."""
     labels, predicted = np.asarray(labels, bool), np.asarray(predicted, bool)
     if not labels.any() or labels.all():

@@ -57,7 +57,7 @@ def cut_and_paste(image: np.ndarray, other: np.ndarray, rng: np.random.Generator
 def blend(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A cloud-shaped region, mixed with a plain tone or with a shuffled normal image."""
     size = image.shape[0]
-    noise = sum(
+    noise = np.zeros((size, size)) + sum(
         cv2.resize(rng.standard_normal((n, n)), (size, size), interpolation=cv2.INTER_CUBIC) / n for n in (4, 8, 16)
     )
     y, x = rng.integers(size // 8, size - size // 8, 2)

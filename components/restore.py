@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from components.prior.pixelsnail import PixelSNAIL, Rows
+from components.prior.pixelsnail import PixelSNAIL, Rows, reorder
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,16 @@ def lower_neighbours(likelihood: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def restore(prior: PixelSNAIL, codes: Tensor, eta: float, neighbour_rule: bool = True) -> Restoration:
+def restore(prior: PixelSNAIL, codes: Tensor, eta: float, neighbour_rule: bool = True, order: int = 0) -> Restoration:
     """Replace the codes (B, H, W) that the prior finds unlikely below `eta` by the most likely ones.
 
     Exact: equal, code for code, to the raster loop of Eq. 5. An image without a suspicious code costs the
-    one pass that gives its likelihood.
+    one pass that gives its likelihood. With an `order` other than 0 the codes are read from another corner
+    (and the neighbours flip with them); what is returned lies as the image does.
     """
+    codes = reorder(codes, order)
     rows = Rows()
-    logits = prior(codes, rows)
+    logits = prior(codes, rows, order)
     likelihood = own(logits, codes)
     eligible = lower_neighbours(likelihood) < eta if neighbour_rule else torch.ones_like(codes, dtype=torch.bool)
     restored, after_restored = codes.clone(), logits.clone()
@@ -79,7 +81,11 @@ def restore(prior: PixelSNAIL, codes: Tensor, eta: float, neighbour_rule: bool =
         restored[active] = guess
         going = moved.any(1)
         if not going.any():
-            return Restoration(restored, likelihood, own(after_restored, codes), after_restored, passes)
+            likelihood_restored = own(after_restored, codes)
+            return Restoration(
+                reorder(restored, order), reorder(likelihood, order), reorder(likelihood_restored, order),
+                reorder(after_restored, order), passes,
+            )  # fmt: skip
         # Codes before the first that moved have found their final value; only the rows that look at it or
         # at later ones can give another number.
         at = moved[going].int().argmax(1)
@@ -87,6 +93,6 @@ def restore(prior: PixelSNAIL, codes: Tensor, eta: float, neighbour_rule: bool =
             rows.keep(going)
         active, original, guess, eligible = active[going], original[going], guess[going], eligible[going]
         rows.first = first + int(at.min()) // codes.shape[2]
-        logits = prior(guess, rows)
+        logits = prior(guess, rows, order)
         after_restored[active, :, rows.first :] = logits
         passes += 1

@@ -1,8 +1,7 @@
 """Score maps: what a restoration shows about an image, as one number per pixel.
 
-The paper's score is |restored - reconstructed| (Eq. 6), after a bilateral filter. Its ablations and what
-the prior says of each code are maps too; `combined` adds those that standing alone see different things.
-Shapes: B images of S x S pixels, s x s codes.
+The paper's score is |restored - reconstructed| (Eq. 6), after a bilateral filter. Its ablations, and what
+the prior says of each code, are maps too. Shapes: B images of S x S pixels, s x s codes.
 """
 
 from __future__ import annotations
@@ -25,15 +24,18 @@ FLOOR = 1e-9  # likelihoods below say no more than "never"
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that one look at a batch gives: `image`, `reconstructed` (from its own codes), `restored` (from
-    the restored codes) in (B, C, S, S) in [0, 1], `latents` (B, D, s, s) of the encoder, its `codes`."""
+    """All that one look at a batch gives.
+
+    `image`, `reconstructed` (from its own codes) and `restored` (from the restored ones) are (B, C, S, S) in
+    [0, 1]; `codes` (B, s, s). `restorations` has one entry for each reading order of the prior; the first,
+    in raster order, is the paper's, and the one that `restored` shows.
+    """
 
     image: Tensor
     reconstructed: Tensor
     restored: Tensor
-    latents: Tensor
     codes: Tensor
-    restoration: Restoration
+    restorations: tuple[Restoration, ...]
 
 
 @torch.no_grad()
@@ -42,16 +44,15 @@ def examine(vqvae: VQVAE, prior: PixelSNAIL, image: Tensor, eta: float, neighbou
 
     Images without a replaced code are decoded once: their restored picture is their reconstruction.
     """
-    latents = vqvae.encoder(image)
-    codes = vqvae.codebook.indices(latents)
-    restoration = restore(prior, codes, eta, neighbour_rule)
+    codes = vqvae.encode(image)
+    restorations = tuple(restore(prior, codes, eta, neighbour_rule, order) for order in range(prior.orders))
     reconstructed = vqvae.decode(codes)
     restored = reconstructed
-    changed = (restoration.codes != codes).flatten(1).any(1)
+    changed = (restorations[0].codes != codes).flatten(1).any(1)
     if changed.any():
         restored = reconstructed.clone()
-        restored[changed] = vqvae.decode(restoration.codes[changed])
-    return Evidence(image, reconstructed, restored, latents, codes, restoration)
+        restored[changed] = vqvae.decode(restorations[0].codes[changed])
+    return Evidence(image, reconstructed, restored, codes, restorations)
 
 
 def distance(a: Tensor, b: Tensor) -> np.ndarray:
@@ -59,22 +60,12 @@ def distance(a: Tensor, b: Tensor) -> np.ndarray:
     return (255 * (a - b).float().square().sum(1).sqrt()).cpu().numpy()
 
 
-def surprise(evidence: Evidence, codebook: Tensor, spread: float) -> Tensor:
-    """-log sum_k p(k | r_<i) N(z_i; e_k, spread): how unlikely the encoder's output itself is, (B, s, s).
+def base_maps(evidence: Evidence, bilateral: tuple[float, ...]) -> dict[str, np.ndarray]:
+    """Every map that is not a combination, float32 (B, S, S).
 
-    A code's likelihood jumps when an output lies between two codes and either would do; a mixture of
-    Gaussians around the codes, weighted by the prior, does not.
+    `likelihood` is -log p(z_i | z_<i), mean over the reading orders; `restored_likelihood` is
+    -log p(z_i | r_<i): given the restored codes, a defect no longer casts doubt on the good codes after it.
     """
-    z = evidence.latents.float().permute(0, 2, 3, 1)
-    squared = (z.square().sum(-1, keepdim=True) - 2 * z @ codebook.t() + codebook.square().sum(1)).clamp_min(0)
-    log_prior = evidence.restoration.logits.log_softmax(1).permute(0, 2, 3, 1).clamp_min(np.log(FLOOR))
-    return -(log_prior - squared / (2 * spread)).logsumexp(-1)
-
-
-def base_maps(
-    evidence: Evidence, codebook: Tensor, spread: float, bilateral: tuple[float, ...]
-) -> dict[str, np.ndarray]:
-    """Every map that is not a combination, float32 (B, S, S)."""
     size = evidence.image.shape[-1]
 
     def smooth(maps: np.ndarray) -> np.ndarray:
@@ -82,17 +73,16 @@ def base_maps(
         d, colour, space = bilateral
         return np.stack([cv2.bilateralFilter(m.astype(np.float32), int(d), colour, space) for m in maps])
 
-    def grow(grid: Tensor) -> np.ndarray:
+    def grow(likelihoods: list[Tensor]) -> np.ndarray:
+        grid = torch.stack([-p.clamp_min(FLOOR).log() for p in likelihoods]).mean(0)
         up = F.interpolate(grid[:, None].float(), size=(size, size), mode="bilinear", align_corners=False)
         sigma = SMOOTHING * size / 256
         return np.stack([cv2.GaussianBlur(m, (0, 0), sigma) for m in up[:, 0].cpu().numpy()])
 
-    restoration = evidence.restoration
     return {
         "restored": smooth(distance(evidence.restored, evidence.reconstructed)),
         "input_restored": smooth(distance(evidence.image, evidence.restored)),
         "reconstruction": smooth(distance(evidence.image, evidence.reconstructed)),
-        "likelihood": grow(-restoration.likelihood.clamp_min(FLOOR).log()),
-        "likelihood_restored": grow(-restoration.likelihood_restored.clamp_min(FLOOR).log()),
-        "surprise": grow(surprise(evidence, codebook, spread)),
+        "likelihood": grow([r.likelihood for r in evidence.restorations]),
+        "restored_likelihood": grow([r.likelihood_restored for r in evidence.restorations]),
     }

@@ -70,6 +70,7 @@ class Prior:
     blocks: int  # repetitions of one residual and one attention block
     residual_layers: int  # gated residual layers in a residual block
     heads: int
+    orders: int  # reading orders the prior learns: 1 the raster; 2 also its reverse; 4 also from the other corners
     dropout: float
     steps: int
     batch: int
@@ -89,7 +90,6 @@ class Calibrate:
     negatives: int  # harder negatives of each kind, made from as many calibration images
     min_area: float  # smallest region that counts, share of the image
     score: str  # a score of components.scoremap, or auto: chosen on the hard negatives
-    views: int  # dihedral views averaged for rotation-free categories and textures (1: off)
     bilateral: tuple[float, ...]  # d, sigma colour, sigma space, on the 0-255 scale
 
 

@@ -83,7 +83,7 @@ def fit(
         step, spent, curves, best = saved["step"], saved["spent"], saved["curves"], saved["best"]
         print(f"{plan.name} resumes at step {step}/{plan.steps} from its checkpoint", flush=True)
     started = told = kept = time.monotonic()
-    first, sums = step, {}
+    first, sums = step, dict[str, list[float]]()
     while step < plan.steps and not (plan.patience and best["waited"] >= plan.patience):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(plan, step)

@@ -39,7 +39,7 @@ def run(root: Path, settings: Settings) -> None:
     stage.write_json(out / "metrics.json", result.metrics)
     result.scores.to_csv(out / "scores.csv", index=False)
     result.per_defect.to_csv(out / "per_defect.csv", index=False)
-    np.savez_compressed(out / "curves.npz", **result.curves)
+    np.savez_compressed(out / "curves.npz", allow_pickle=False, **result.curves)
 
 
 Show = Callable[[Case, np.ndarray, np.ndarray | None, Inspection], None]
@@ -82,11 +82,8 @@ def evaluate(
         seen = inspector.inspect([image])[0]
         busy += seen.seconds
         known = mask is not None
-        small = cv2.resize(
-            (mask if known else np.zeros(image.shape[:2])).astype(np.uint8),
-            (size, size),
-            interpolation=cv2.INTER_NEAREST,
-        )
+        truth = np.zeros(image.shape[:2], bool) if mask is None else mask
+        small = cv2.resize(truth.astype(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST)
         maps.append(seen.score_map.astype(np.float32))
         masks.append(small > 0)
         rows.append({"path": case.path, "label": case.label, "defect": case.defect, "score": seen.score,

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,7 +40,7 @@ def cases(data: Path, manifest: pd.DataFrame, inspector: Inspector, seed: int) -
     """
     test = manifest[manifest.part == "test"]
     if (test.label == 1).any():
-        return False, [_real(data, row) for row in test.to_dict("records")]
+        return False, [_real(data, row) for _, row in test.iterrows()]
     normal = test if len(test) else manifest[manifest.part == "val"]
     paths = [str(path) for path in normal.path]
     found = [Case(path, 0, "good", partial(_read, data / path, None)) for path in paths]
@@ -53,7 +52,7 @@ def cases(data: Path, manifest: pd.DataFrame, inspector: Inspector, seed: int) -
     return True, found
 
 
-def _real(data: Path, row: dict[str, Any]) -> Case:
+def _real(data: Path, row: pd.Series) -> Case:
     mask = data / row["mask"] if row["mask"] else None
     return Case(row["path"], int(row["label"]), row["defect"], partial(_read, data / row["path"], mask))
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from components.settings import Prior as Config
 
+ORDERS: tuple[tuple[int, ...], ...] = ((), (-2, -1), (-1,), (-2,))
 KERNEL = (3, 5)  # rows (the current one and two above), columns
 
 
@@ -63,17 +64,21 @@ class CausalConv(nn.Conv2d):
         return F.conv2d(F.pad(x, (side, side, pad, 0)), self.weight * self.mask, self.bias)
 
 
+def silence(layer: nn.Conv2d) -> None:
+    """Zero a block's last layer: it starts as the identity, and a deep stack trains from the first step."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+
+
 class GatedResidual(nn.Module):
-    """x + tanh-free gate: a * sigmoid(b), with (a, b) = Conv1(drop(ELU(CausalConv(ELU(x)))))."""
+    """x + a * sigmoid(b), with (a, b) = Conv1(drop(ELU(CausalConv(ELU(x)))))."""
 
     def __init__(self, channels: int, dropout: float, name: str) -> None:
         super().__init__()
         self.conv = CausalConv(channels, channels, current=True, name=name)
         self.gate = nn.Conv2d(channels, 2 * channels, 1)
         self.dropout = nn.Dropout(dropout)
-        # Start as the identity: a deep stack then trains from the first step.
-        nn.init.zeros_(self.gate.weight)
-        nn.init.zeros_(self.gate.bias)
+        silence(self.gate)
 
     def forward(self, x: Tensor, rows: Rows | None = None) -> Tensor:
         hidden = self.dropout(F.elu(self.conv(F.elu(x), rows)))
@@ -89,8 +94,7 @@ class Attention(nn.Module):
         self.heads, self.name = heads, name
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = nn.Conv2d(channels, 2 * channels, 1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        silence(self.out)
 
     def split(self, x: Tensor) -> Tensor:
         """(B, C, h, W) to (B, heads, h * W, C / heads)."""
@@ -111,16 +115,23 @@ class Attention(nn.Module):
         return x + F.glu(self.out(seen), dim=1)
 
 
+def reorder(grid: Tensor, order: int) -> Tensor:
+    """Flip (..., H, W) so that raster order reads it from corner `order`: 0 top left, 1 bottom right,
+    2 top right, 3 bottom left. Its own inverse."""
+    return grid.flip(ORDERS[order]) if ORDERS[order] else grid
+
+
 class PixelSNAIL(nn.Module):
     """Logits of every code of a grid given the codes before it."""
 
     def __init__(self, codebook_size: int, grid: int, config: Config) -> None:
         super().__init__()
-        self.codebook_size, self.grid = codebook_size, grid
+        self.codebook_size, self.grid, self.orders = codebook_size, grid, config.orders
         self.embed = nn.Embedding(codebook_size, config.channels)
         self.first = CausalConv(config.channels, config.channels, current=False, name="first")
-        self.row = nn.Parameter(torch.zeros(config.channels, grid, 1))
-        self.column = nn.Parameter(torch.zeros(config.channels, 1, grid))
+        # A table for each reading order tells the layers both where they are and which way they read.
+        self.row = nn.Parameter(0.02 * torch.randn(config.orders, config.channels, grid, 1))
+        self.column = nn.Parameter(0.02 * torch.randn(config.orders, config.channels, 1, grid))
         blocks: list[nn.Module] = []
         for b in range(config.blocks):
             for r in range(config.residual_layers):
@@ -129,14 +140,15 @@ class PixelSNAIL(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.head = nn.Conv2d(config.channels, codebook_size, 1)
 
-    def forward(self, codes: Tensor, rows: Rows | None = None) -> Tensor:
+    def forward(self, codes: Tensor, rows: Rows | None = None, order: int = 0) -> Tensor:
         """codes int64 (B, H, W) to logits (B, K, H - first, W), where first is `rows.first` or 0.
 
-        The logits at a position depend on no code at or after it.
+        The logits at a position depend on no code at or after it. `codes` are to be flipped by `reorder`
+        for any order but 0.
         """
         first = rows.first if rows is not None else 0
         x = self.embed(codes[:, first:]).permute(0, 3, 1, 2)
-        x = self.first(x, rows) + self.row[:, first:] + self.column
+        x = self.first(x, rows) + self.row[order, :, first:] + self.column[order]
         for block in self.blocks:
             x = block(x, rows)
         return self.head(F.elu(x))

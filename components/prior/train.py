@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from components import stage
-from components.device import autocast, find_device
-from components.prior.pixelsnail import PixelSNAIL
+from components.device import autocast, find_device, place
+from components.prior.pixelsnail import PixelSNAIL, reorder
 from components.settings import Prior as Config
 from components.settings import Settings
 from components.training import Plan, batch_indices, fit
@@ -28,22 +28,22 @@ def run(root: Path, settings: Settings) -> None:
     config, device = settings.prior, find_device()
     with np.load(source / "codes.npz") as stored:
         train, val = (torch.from_numpy(stored[part].astype(np.int64)) for part in ("train", "val"))
-    model = PixelSNAIL(int(facts["codebook_size"]), int(facts["grid"]), config)
-    model = model.to(device, memory_format=torch.channels_last)
+    model = place(PixelSNAIL(int(facts["codebook_size"]), int(facts["grid"]), config), device)
     batch = min(config.batch, len(train))
 
-    def cross_entropy(codes: Tensor) -> Tensor:
+    def cross_entropy(codes: Tensor, order: int) -> Tensor:
+        codes = reorder(codes.to(device), order)
         with autocast(device):
-            logits = model(codes)
+            logits = model(codes, order=order)
         return F.cross_entropy(logits.float(), codes)
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
-        loss = cross_entropy(train[batch_indices(settings.seed, step, len(train), batch)].to(device))
+        loss = cross_entropy(train[batch_indices(settings.seed, step, len(train), batch)], step % config.orders)
         return loss, {"loss": loss.item()}
 
     def validate() -> dict[str, float]:
-        losses = [cross_entropy(part.to(device)) * len(part) for part in val.split(batch)]
-        return {"val_loss": float(torch.stack(losses).sum()) / len(val)}
+        losses = [cross_entropy(p, order) * len(p) for p in val.split(batch) for order in range(config.orders)]
+        return {"val_loss": float(torch.stack(losses).sum()) / len(val) / config.orders}
 
     plan = Plan(f"train_prior@{settings.category}", config.steps, config.learning_rate,
                 max(config.steps // VALIDATIONS, 1), settings.seed, config.patience)  # fmt: skip
@@ -65,4 +65,4 @@ def load(folder: Path, device: torch.device) -> PixelSNAIL:
     facts = stage.read_json(folder / "summary.json")
     model = PixelSNAIL(int(facts["codebook_size"]), int(facts["grid"]), Config(**facts["config"]))
     model.load_state_dict(load_file(folder / "model.safetensors"))
-    return model.to(device, memory_format=torch.channels_last).eval()
+    return place(model, device).eval()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from components import stage
 from components.arrays import open_images, to_tensor
-from components.device import autocast, find_device
+from components.device import autocast, find_device, place
 from components.settings import Settings
 from components.training import Plan, batch_indices, fit
 from components.vqvae.codebook import usage
@@ -27,7 +27,7 @@ def run(root: Path, settings: Settings) -> None:
     facts = stage.read_json(source / "summary.json")
     train, val = open_images(source, "train"), open_images(source, "val")
     config, device = settings.vqvae, find_device()
-    model = VQVAE(int(facts["channels"]), config).to(device, memory_format=torch.channels_last)
+    model = place(VQVAE(int(facts["channels"]), config), device)
     batch = min(config.batch, len(train))
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
@@ -77,4 +77,4 @@ def load(folder: Path, device: torch.device) -> VQVAE:
     facts = stage.read_json(folder / "summary.json")
     model = VQVAE(int(facts["image_channels"]), Config(**facts["config"]))
     model.load_state_dict(load_file(folder / "model.safetensors"))
-    return model.to(device, memory_format=torch.channels_last).eval()
+    return place(model, device).eval()

@@ -11,7 +11,7 @@ from components.settings import Prior
 def small_prior(seed: int, codes: int = 7, grid: int = 6, sharpness: float = 3.0) -> PixelSNAIL:
     """A random prior with all weights away from their zero start, in float64 so that equality is exact."""
     torch.manual_seed(seed)
-    config = Prior(8, 2, 1, 2, 0.0, steps=1, batch=1, learning_rate=1.0, patience=1)
+    config = Prior(8, 2, 1, 2, 2, 0.0, steps=1, batch=1, learning_rate=1.0, patience=1)
     prior = PixelSNAIL(codes, grid, config).double().eval()
     for parameter in prior.parameters():
         torch.nn.init.normal_(parameter, std=sharpness * parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.5)

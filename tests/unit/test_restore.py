@@ -52,6 +52,18 @@ def test_an_image_does_not_depend_on_its_batch():
     assert torch.equal(together, torch.cat([restore(prior, one[None], 0.2).codes for one in z]))
 
 
+def test_the_reverse_order_is_the_raster_order_of_the_turned_grid():
+    prior = small_prior(3)
+    z = torch.randint(7, (3, 6, 6))
+    with torch.no_grad():
+        prior.row[1].copy_(prior.row[0])
+        prior.column[1].copy_(prior.column[0])
+    turned = restore(prior, z.flip(1, 2), 0.2)
+    reverse = restore(prior, z, 0.2, order=1)
+    assert torch.equal(reverse.codes, turned.codes.flip(1, 2))
+    assert torch.equal(reverse.likelihood_restored, turned.likelihood_restored.flip(1, 2))
+
+
 def test_lower_neighbours_by_hand():
     p = torch.tensor([[[0.9, 0.1], [0.5, 0.3]]])
     # (0,0): E .1 S .5 SE .3; (0,1): SW .5 S .3; (1,0): E .3; (1,1): none
