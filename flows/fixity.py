@@ -68,7 +68,7 @@ class Objects:
     def of(cls, root: Path) -> Objects:
         """Read where the workspace keeps its objects from .dvc/config and .dvc/config.local."""
         base = root / ".dvc"
-        config = configparser.ConfigParser()
+        config = configparser.ConfigParser(interpolation=None)
         config.read([base / "config", base / "config.local"])
         folders = [("cache", _resolve(base, config.get("cache", "dir", fallback="cache")))]
         remote = config.get("core", "remote", fallback="")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import json
 import math
@@ -18,6 +19,7 @@ from components.errors import UserError
 from flows import fixity, judge, lineage
 from flows.adapters import git, registry, tracking
 from flows.environment import stage_environment
+from flows.holdings import some
 
 # Parallel sums on other machines or thread counts differ in their last bits, and training amplifies them.
 CLOSE = 0.02
@@ -33,6 +35,7 @@ class Line:
     recorded: str
     reproduced: str
     status: str
+    detail: str = ""  # of a stage that differs: which files do
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ class Reproduction:
 
     @property
     def identical(self) -> bool:
-        """Whether every stage's output is the same, byte for byte (`evaluate` holds measured times)."""
-        return all(x.status == "same" for x in self.lines if (x.kind, x.name) != ("stage", "evaluate"))
+        """Whether the package came out the same, byte for byte (other outputs hold measured times too)."""
+        return any((x.kind, x.name, x.status) == ("stage", "package", "same") for x in self.lines)
 
     @property
     def reproduced(self) -> bool:
@@ -72,9 +75,10 @@ def reproduce(root: Path, category: str, version: str | None = None) -> Reproduc
         _fetch(elsewhere, f"data/{category}")
         targets = [f"{stage}@{category}" for stage in recorded.lock]
         _dvc(elsewhere, "repro", "--force", "--no-run-cache", "--no-commit", *targets)
-        again = lineage.parse_lock((elsewhere / "dvc.lock").read_text(encoding="utf-8"), category)
-        text = (elsewhere / "artifacts" / category / "evaluate" / "metrics.json").read_text(encoding="utf-8")
-    lines = [_stage_line(stage, md5, again.outs.get(stage, "")) for stage, md5 in recorded.outs.items()]
+        artifacts = elsewhere / "artifacts" / category
+        objects = fixity.Objects.of(root)
+        lines = [_stage_line(s, md5, artifacts / s, objects) for s, md5 in recorded.outs.items()]
+        text = (artifacts / "evaluate" / "metrics.json").read_text(encoding="utf-8")
     lines += _metric_lines(judge.recorded_metrics(found), json.loads(text))
     return Reproduction(category, f"{found.name} {found.version}", sha, tuple(lines))
 
@@ -99,11 +103,16 @@ def _share_cache(root: Path, elsewhere: Path) -> None:
     """Point the checkout at the workspace's cache and remote, which relative paths would miss from there."""
     objects = fixity.Objects.of(root)
     places = dict(objects.folders)
-    lines = ["[cache]", f"    dir = {places['cache']}"]
+    config = configparser.ConfigParser(interpolation=None)
+    config.read(root / ".dvc" / "config.local")  # credentials of the remote, which git does not hold
+    sections = {"cache": {"dir": str(places["cache"])}}
     if "remote" in places:
-        lines += [f"['remote \"{objects.remote}\"']", f"    url = {places['remote']}"]
+        sections[f"'remote \"{objects.remote}\"'"] = {"url": str(places["remote"])}
+    for name, values in sections.items():
+        config[name] = {**(config[name] if config.has_section(name) else {}), **values}
     (elsewhere / ".dvc").mkdir(exist_ok=True)
-    (elsewhere / ".dvc" / "config.local").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with (elsewhere / ".dvc" / "config.local").open("w", encoding="utf-8") as stream:
+        config.write(stream)
 
 
 def _fetch(elsewhere: Path, path: str) -> None:
@@ -130,9 +139,16 @@ def _dvc(folder: Path, *arguments: str) -> None:
         raise UserError(f"dvc {arguments[0]} of the snapshot failed: {(errors or said or ['no message'])[-1]}")
 
 
-def _stage_line(stage: str, recorded: str, reproduced: str) -> Line:
-    status = "missing" if not reproduced else "same" if recorded == reproduced else "differs"
-    return Line("stage", stage, recorded, reproduced, status)
+def _stage_line(stage: str, recorded: str, folder: Path, objects: fixity.Objects) -> Line:
+    files = fixity.listing(folder)
+    if not files:
+        return Line("stage", stage, recorded, "", "missing")
+    reproduced = fixity.listing_md5(files)
+    if reproduced == recorded:
+        return Line("stage", stage, recorded, reproduced, "same")
+    before = objects.listing(recorded)
+    detail = some(fixity.differences(before, files)) if before else ""
+    return Line("stage", stage, recorded, reproduced, "differs", detail)
 
 
 def _metric_lines(recorded: dict[str, Any], reproduced: dict[str, Any]) -> list[Line]:

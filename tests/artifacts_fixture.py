@@ -155,3 +155,53 @@ def _row(data: Path, path: Path, part: str, defect: str) -> dict[str, Any]:
         "bytes": path.stat().st_size, "sha256": fixity.file_hash(path, "sha256"), "brightness": 0.5,
         "sharpness": 1.0, "error": "",
     }  # fmt: skip
+
+
+def write_bundle(folder: Path, side: int = 64, seed: int = 0) -> None:
+    """A real bundle that `components.inspector` loads: tiny networks with drawn weights, never trained."""
+    import torch
+    from safetensors.numpy import save_file
+
+    from components.package import FORMAT
+    from components.prior.pixelsnail import PixelSNAIL
+    from components.settings import VQVAE as VQVAEConfig
+    from components.settings import Prior as PriorConfig
+    from components.vqvae.model import VQVAE
+
+    torch.manual_seed(seed)
+    base = YAML(typ="safe").load((REPO / "settings" / "standard.yaml").read_text())
+    small = {"channels": 8, "residual_blocks": 1, "codebook_size": 16, "code_dim": 4}
+    vqvae_config = base["vqvae"] | small
+    prior_config = base["prior"] | {"channels": 8, "blocks": 1, "residual_layers": 1, "heads": 2}
+    grid = side // vqvae_config["downsample"]
+    models = {
+        "vqvae": VQVAE(3, VQVAEConfig(**vqvae_config)),
+        "prior": PixelSNAIL(16, grid, PriorConfig(**prior_config)),
+    }
+    tensors = {
+        f"{name}.{key}": value.contiguous().numpy()
+        for name, model in models.items()
+        for key, value in model.state_dict().items()
+    }
+    from components.detector import SCORES
+
+    for name in sorted({part for parts in SCORES.values() for part in parts}):
+        tensors[f"standards.mean.{name}"] = np.zeros((grid, grid), np.float32)
+        tensors[f"standards.deviation.{name}"] = np.ones((grid, grid), np.float32)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    save_file(tensors, folder / "model.safetensors")
+    calibration = {
+        "eta": 0.001, "neighbour_rule": True, "spread": 1.0, "views": 1, "score": "reconstruction",
+        "pixel_threshold": 0.1, "image_threshold": 0.1, "min_area": 0.001, "map_low": 0.0,
+        "bilateral": [20, 75, 75], "white": 255.0, "normal_scores": [0.1], "images": 1,
+    }  # fmt: skip
+    bundle = {
+        "format": FORMAT,
+        "category": "brick",
+        "vqvae": {"image_channels": 3, "size": side, "grid": grid, "white": 255.0, "config": vqvae_config},
+        "prior": {"codebook_size": 16, "grid": grid, "config": prior_config},
+        "calibration": calibration,
+        "sha256": fixity.file_hash(folder / "model.safetensors", "sha256"),
+    }
+    (folder / "bundle.json").write_text(json.dumps(bundle))

@@ -146,7 +146,7 @@ def _curves(path: Path, stage: str) -> list[tuple[str, Any, int]]:
 
     table = pd.read_csv(path)
     steps = [int(s) for s in table["epoch"]]
-    columns = [c for c in table.columns if c != "epoch" and pd.api.types.is_numeric_dtype(table[c])]
+    columns = [c for c in table.columns[1:] if pd.api.types.is_numeric_dtype(table[c])]
     # A column filled every few epochs only (a validation loss) has gaps, which are not points of its curve.
     return [
         (f"{stage}/{column}", float(value), step)
