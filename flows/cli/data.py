@@ -40,13 +40,9 @@ def import_images(
     kind: Annotated[Kind, typer.Argument(help="How the source is laid out.")],
     source: Annotated[Path, typer.Argument(metavar="PATH", help="The data set's folder.")],
     category: Annotated[str, typer.Option("--category", "-c", help="The category to fill.")],
-    policy: Annotated[
-        str | None, typer.Option(help="Augmentation: object, rotation_free or texture.")
-    ] = None,
+    policy: Annotated[str | None, typer.Option(help="Augmentation: object, rotation_free or texture.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a category that is there.")] = False,
-    defects: Annotated[
-        Path | None, typer.Option(help="folder: images with defects, for the test set.")
-    ] = None,
+    defects: Annotated[Path | None, typer.Option(help="folder: images with defects, for the test set.")] = None,
     masks: Annotated[Path | None, typer.Option(help="folder: masks of those defects.")] = None,
     train_list: Annotated[
         Path | None, typer.Option(help="magnetic-tile: file of names that make the training set.")
@@ -60,9 +56,7 @@ def import_images(
     with clean_stdout():
         from flows import data
 
-        report = data.import_category(
-            root, kind.value, source, category, policy=policy, replace=replace, **options
-        )
+        report = data.import_category(root, kind.value, source, category, policy=policy, replace=replace, **options)
     _tell(report, as_json)
 
 

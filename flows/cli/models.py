@@ -1,18 +1,26 @@
-"""Commands about versions: `promote`, `rollback`, `history` and `audit`."""
+"""Commands about versions: `promote`, `rollback`, `history`, `audit` and `reproduce`."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.common import AsJson, By, Category, Why, clean_stdout, emit, known, show_records, workspace
+from flows.cli.common import AsJson, By, Category, Why, clean_stdout, emit, known, show, show_records, workspace
+
+if TYPE_CHECKING:
+    from flows.trail import AuditReport
+
+Version = Annotated[
+    str | None, typer.Option("--version", help="A production version, or staging/N; the champion by default.")
+]
 
 
 def register(app: typer.Typer) -> None:
     """Add this theme's commands."""
-    for command in (promote, rollback, history, audit):
+    for command in (promote, rollback, history, audit, reproduce):
         app.command()(command)
 
 
@@ -20,9 +28,7 @@ def promote(
     category: Category,
     by: By,
     why: Why,
-    version: Annotated[
-        str | None, typer.Option("--version", help="A staging version; the latest by default.")
-    ] = None,
+    version: Annotated[str | None, typer.Option("--version", help="A staging version; the latest by default.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Put a staging version that passed its gates into production, on the record."""
@@ -69,22 +75,53 @@ def history(category: Category, as_json: AsJson = False) -> None:
 
 def audit(
     category: Category,
-    html: Annotated[
-        Path | None, typer.Option("--html", help="Write the report as one HTML file too.")
-    ] = None,
+    version: Version = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write the whole trail as one HTML file too.")] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Walk from the serving version back to the images and say which links hold; 1 unless all do."""
+    """Walk from a version back to its images, re-hashing all of it; exit code 1 unless every link holds."""
     root = workspace()
     known(root, category)
     with clean_stdout():
         from flows import audit as auditing
 
-        report: Any = auditing.audit(root, category)
+        report = auditing.audit(root, category, version)
         if html is not None:
-            html.write_text(report.as_html(), encoding="utf-8")
+            html.parent.mkdir(parents=True, exist_ok=True)
+            html.write_text(report.to_html(), encoding="utf-8")
     if as_json:
-        emit(report)
+        typer.echo(report.to_json())
     else:
-        show_records(f"audit of {category}", report.links)
+        _show_audit(report)
+    if report.broken:
+        names = ", ".join(f"{link.name} {link.status}" for link in report.broken)
+        print(f"kintsugi: {report.version}: {names}", file=sys.stderr)
     return 0 if report.verified else 1
+
+
+def _show_audit(report: AuditReport) -> None:
+    show_records(f"images of {report.version}", report.images)
+    show_records("stages", report.stages)
+    show_records("gates", report.gates)
+    show_records("decisions", report.history)
+    show_records("what served when", report.served)
+    show("links", ["link", "verdict", "detail"], [(k.name, k.status, k.detail) for k in report.links])
+    if report.verified:
+        typer.echo(f"{report.version}: every link verified")
+
+
+def reproduce(category: Category, version: Version = None, as_json: AsJson = False) -> int:
+    """Run a version again from its snapshot, in a folder of its own, and compare metrics and hashes."""
+    root = workspace()
+    known(root, category)
+    with clean_stdout():
+        from flows import reproduce as reproducing
+
+        result = reproducing.reproduce(root, category, version)
+    if as_json:
+        emit({"reproduced": result.reproduced, "identical": result.identical, **vars(result)})
+    else:
+        show_records(f"{result.version} from snapshot {result.snapshot[:12]}", result.lines)
+        same = "byte for byte" if result.identical else "within the limits, not byte for byte"
+        typer.echo(f"reproduced {same}" if result.reproduced else "not reproduced")
+    return 0 if result.reproduced else 1

@@ -16,9 +16,7 @@ def register(app: typer.Typer) -> None:
 
 
 def up(
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to the network.")
-    ] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to the network.")] = "127.0.0.1",
     prefect_port: Annotated[int, typer.Option(help="The next free port is taken if this one is not.")] = 4200,
     mlflow_port: Annotated[int, typer.Option(help="The same for MLflow.")] = 5000,
 ) -> None:

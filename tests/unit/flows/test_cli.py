@@ -18,7 +18,9 @@ from flows.adapters.process import StoppedError
 from flows.outcome import CategoryOutcome, StageOutcome
 from tests.toy import Toy
 
-COMMANDS = ("sample", "import", "run", "inspect", "promote", "rollback", "history", "audit", "up", "status")
+COMMANDS = (
+    "sample", "import", "run", "inspect", "promote", "rollback", "history", "audit", "reproduce", "up", "status",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
