@@ -1,6 +1,6 @@
 """The served model: MLflow's shell around the packaged bundle. Logged as source code, so nothing is pickled.
 
-Input: a table with one column, `image`, of base64-encoded PNG, JPEG or any file that OpenCV reads.
+Input: a table with one column, `image`, of base64-encoded PNG, JPEG, BMP or TIFF files.
 Parameter: `return_map` (default true). Output, one row per image:
 
 score      the image's anomaly score; `threshold` is where `verdict` turns from "normal" to "defective"
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,15 @@ import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PythonModel, PythonModelContext
+
+MAX_MEGAPIXELS = 100.0  # larger ones are refused before they fill the memory
+SIGNATURES = {
+    b"\x89PNG": ".png",
+    b"\xff\xd8\xff": ".jpg",
+    b"BM": ".bmp",
+    b"II*\0": ".tif",
+    b"MM\0*": ".tif",
+}  # how a file of each kind starts
 
 
 class Detector(PythonModel):
@@ -36,7 +46,8 @@ class Detector(PythonModel):
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> list[dict[str, Any]]:
         """Inspect every image; one that cannot be read refuses the request, and its row is named."""
-        images = [_decode(text, row) for row, text in enumerate(model_input["image"])]
+        with tempfile.TemporaryDirectory() as folder:
+            images = [_decode(text, row, Path(folder)) for row, text in enumerate(model_input["image"])]
         with_map = bool((params or {}).get("return_map", True))
         return [self._row(found, with_map) for found in self.inspector.inspect(images)]
 
@@ -53,22 +64,25 @@ class Detector(PythonModel):
         return row
 
 
-def _decode(text: str, row: int) -> Any:
-    """Base64 text to an image, height x width x channels in RGB order, 8 or 16 bit as it came."""
-    import cv2
-    import numpy as np
+def _decode(text: str, row: int, folder: Path) -> Any:
+    """Base64 text to an image (H, W, 1 or 3), 8 or 16 bit, by the reader that read the training images."""
+    from components.dataset.images import read_image
+    from components.errors import UserError
 
     try:
-        encoded = np.frombuffer(base64.b64decode(text, validate=True), dtype=np.uint8)
+        content = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError, TypeError):
         raise MlflowException.invalid_parameter_value(f"image in row {row} is not base64") from None
-    image = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED) if encoded.size else None
-    if image is None:
-        raise MlflowException.invalid_parameter_value(f"image in row {row} is not an image that can be read")
-    if image.ndim == 2:
-        return image[:, :, None]
-    order = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}.get(image.shape[2])
-    return image if order is None else cv2.cvtColor(image, order)
+    suffix = next((s for start, s in SIGNATURES.items() if content.startswith(start)), None)
+    if suffix is None:
+        kinds = ", ".join(sorted(set(SIGNATURES.values())))
+        raise MlflowException.invalid_parameter_value(f"image in row {row} is none of {kinds}")
+    path = folder / f"row-{row}{suffix}"
+    path.write_bytes(content)
+    try:
+        return read_image(path, MAX_MEGAPIXELS)
+    except UserError as error:
+        raise MlflowException.invalid_parameter_value(f"image in row {row} cannot be read: {error}") from None
 
 
 def _encode(score_map: Any) -> tuple[str, float]:
