@@ -160,9 +160,7 @@ def _stage_task(session: Session, node: StageNode) -> Task[..., Any]:
         tags=[node.category],
         retries=len(RETRY_DELAYS),
         retry_delay_seconds=RETRY_DELAYS,
-        retry_condition_fn=lambda task, run, state: (
-            may_pass(failure[-1]) and not session.cancellation.stopped
-        ),
+        retry_condition_fn=lambda task, run, state: may_pass(failure[-1]) and not session.cancellation.stopped,
         cache_policy=NO_CACHE,  # DVC decides what is unchanged, by contents
         persist_result=False,
     )
@@ -213,9 +211,7 @@ def may_pass(error: BaseException) -> bool:
 def _run_stage(session: Session, node: StageNode, started: float) -> State[Any]:
     assert session.plan is not None
     moved = [up for up in node.upstream if session.outcomes[up].state != "skipped"]
-    reasons = session.plan.stale.get(node.name, []) + [
-        f"{up.partition('@')[0]} ran before it" for up in moved
-    ]
+    reasons = session.plan.stale.get(node.name, []) + [f"{up.partition('@')[0]} ran before it" for up in moved]
     if not reasons:
         return _skipped(session, node.name, started, UNCHANGED)
     teller = Teller(node.name, session.reporter, get_run_logger())
@@ -242,7 +238,7 @@ def _publish(session: Session, category: str, run_id: str, started: float) -> St
     session.reporter.start(f"publish@{category}", "writes the run, registers the model, judges the gates")
     published = publish.publish(session.root, category, prefect_run_id=run_id)
     session.publications[category] = published
-    session.record(f"publish@{category}", "ran", started, published.message)
+    session.record(f"publish@{category}", "ran" if published.new else "skipped", started, published.message)
     return Completed(name=published.status.capitalize(), message=published.message)
 
 
@@ -250,9 +246,7 @@ def _publish(session: Session, category: str, run_id: str, started: float) -> St
 def _alone(root: Path, category: str) -> Iterator[None]:
     with exclusive(root / ".kintsugi" / "locks" / f"{category}.lock") as taken:
         if taken:
-            raise UserError(
-                f"category '{category}' is being retrained by process {taken}; wait for it to end"
-            )
+            raise UserError(f"category '{category}' is being retrained by process {taken}; wait for it to end")
         yield
 
 

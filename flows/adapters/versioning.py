@@ -25,6 +25,7 @@ __all__ = [
 
 BUSY = ("is busy, it is being blocked by", "Unable to acquire lock", "unable to acquire lock")
 SKIPPED = re.compile(r"^Stage '[^']+' (didn't change, skipping|is cached - skipping run)")
+DVC_ERROR = 255  # DVC's exit code for whatever it refuses itself
 EXITED = re.compile(r"exited with (-?\d+)")
 
 
@@ -138,8 +139,8 @@ def repro_stage(
 ) -> Repro:
     """Reproduce one stage, and only it; every line that it prints goes to `on_line` as it comes.
 
-    Raises LockBusyError, StageError (with the exit code of the stage's command) or StoppedError; after each
-    of them no process of the stage is left.
+    Raises LockBusyError, StageError (with the exit code of the stage's command), StoppedError, or UserError
+    when DVC cannot start the command; after each of them no process of the stage is left.
     """
     check(root)
     said: list[str] = []
@@ -163,7 +164,9 @@ def repro_stage(
     if any(sign in line for line in said for sign in BUSY):
         raise LockBusyError(f"{stage}: {_last_words(said)}")
     exits = [match for line in said if (match := EXITED.search(line))]
-    message = _last_words(said).removeprefix(f"{stage}: ")
+    message = _last_words(said).removeprefix(f"{stage}: ").removeprefix(f"failed to reproduce '{stage}': ")
+    if not exits and code == DVC_ERROR:  # the command never ran: an input is missing, dvc.yaml is wrong
+        raise UserError(message)
     raise StageError(stage, int(exits[-1].group(1)) if exits else code, message)
 
 
@@ -227,9 +230,7 @@ def _dvc(root: Path, *arguments: str) -> str:
     if done.returncode == 0:
         return done.stdout
     said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-    message = next(
-        (line.removeprefix("ERROR: ") for line in said if line.startswith("ERROR: ")), " ".join(said)
-    )
+    message = next((line.removeprefix("ERROR: ") for line in said if line.startswith("ERROR: ")), " ".join(said))
     if any(sign in line for line in said for sign in BUSY):
         raise UserError(f"another DVC process is at work in {root}; try again when it has finished")
     if "No space left on device" in message or "Errno 28" in message:

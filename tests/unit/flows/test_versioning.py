@@ -116,6 +116,11 @@ def test_a_failing_stage_tells_its_code_and_last_words(toy: Toy, code: int) -> N
     assert caught.value.message == "it was told to fail"
 
 
+def test_a_missing_input_is_told_and_is_no_crash(toy: Toy) -> None:
+    with pytest.raises(UserError, match="artifacts/bolt/augment"):
+        versioning.repro_stage(toy.root, "train_vqvae@bolt")
+
+
 def test_a_busy_path_is_told_apart(toy: Toy) -> None:
     versioning.add_data(toy.root)
     held = {"write": {str(toy.root / "data" / "bolt"): {"pid": os.getpid(), "cmd": "dvc add data"}}, "read": {}}
