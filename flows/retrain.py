@@ -26,8 +26,9 @@ from components.settings import find_root
 from flows.adapters import versioning
 from flows.adapters.process import Cancellation, StoppedError
 from flows.adapters.versioning import LockBusyError, StageError
-from flows.graph import StageNode, load_graph
+from flows.graph import StageNode
 from flows.outcome import CategoryOutcome, StageOutcome, StageState, remember
+from flows.plan import Plan, make_plan
 from flows.progress import Reporter
 from flows.server import exclusive
 from flows.slots import GPU, ensure_slots
@@ -36,14 +37,6 @@ from flows.telling import Teller
 RETRY_DELAYS = [2.0, 10.0]  # seconds before the second and the third try
 UNCHANGED = "unchanged: its inputs, settings and outputs are those of dvc.lock"
 USER_ERROR = 2  # a stage's exit code when its input is at fault, see components/__main__.py
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The nodes to run, each after its upstream, and why those that are stale by themselves are."""
-
-    nodes: tuple[StageNode, ...]
-    stale: dict[str, list[str]]
 
 
 @dataclass
@@ -84,29 +77,6 @@ class Session:
 
 
 SESSION: ContextVar[Session | None] = ContextVar("session", default=None)
-
-
-def make_plan(root: Path, categories: Sequence[str]) -> Plan:
-    """Read the graph, version the data as it lies there, and ask DVC once what is stale.
-
-    Raises UserError for an unknown category, one without images, or missing data.
-    """
-    versioning.check(root)
-    nodes = tuple(load_graph(root, categories))
-    for category in categories:
-        if not (root / "data" / category).is_dir():
-            raise UserError(
-                f"category '{category}' has no images in data/{category}; import them, "
-                "or bring them back with `dvc pull data.dvc`"
-            )
-    names = [node.name for node in nodes]
-    if not (root / "data.dvc").is_file():
-        versioning.add_data(root)
-        return Plan(nodes, versioning.stale_stages(root, names))
-    stale = versioning.stale_stages(root, ["data.dvc", *names])
-    if stale.pop("data.dvc", None):
-        versioning.add_data(root)
-    return Plan(nodes, stale)
 
 
 @flow(name="retrain", log_prints=False)

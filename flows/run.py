@@ -16,6 +16,7 @@ from components.settings import read_params
 from flows import environment
 from flows.adapters.process import Cancellation, StoppedError
 from flows.outcome import CategoryOutcome, nearest
+from flows.plan import make_plan
 from flows.progress import Reporter
 from flows.server import prefect_api
 
@@ -41,7 +42,7 @@ def run(
         from flows import retrain  # Prefect loads while its server does
 
         session = retrain.Session(root, reporter, cancellation, owned_server=_ours(api.owned))
-        session.plan = retrain.make_plan(root, chosen)
+        session.plan = make_plan(root, chosen)
         url = api.wait()
         from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -63,9 +64,7 @@ def choose(root: Path, categories: Sequence[str]) -> list[str]:
     """Return `categories` without repeats, or all known ones; UserError offers the nearest name."""
     known = [str(name) for name in read_params(root)["categories"] or []]
     if not known:
-        raise UserError(
-            "there is no category yet; `kintsugi sample` makes one, `kintsugi import` brings one in"
-        )
+        raise UserError("there is no category yet; `kintsugi sample` makes one, `kintsugi import` brings one in")
     for name in categories:
         if name not in known:
             raise UserError(f"unknown category '{name}'{nearest(name, known)}")
