@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import io
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -158,11 +161,23 @@ def origin(version: ModelVersion) -> str:
 
 @retried
 def download(client: MlflowClient, version: ModelVersion) -> str:
-    """Folder that holds the version's stored model: in place for a local store, else fetched."""
+    """Folder that holds the version's stored model: in place for a local store, else fetched.
+
+    What was fetched is gone when the process ends.
+    """
+    location = client.get_model_version_download_uri(version.name, version.version)
+    return fetched(location)
+
+
+def fetched(location: str) -> str:
+    """Folder with the files of an artifact location, a `models:/` address included."""
     import mlflow.artifacts
 
-    location = client.get_model_version_download_uri(version.name, version.version)
-    return str(mlflow.artifacts.download_artifacts(artifact_uri=location))
+    if location.startswith(("file:", "/")):
+        return str(mlflow.artifacts.download_artifacts(artifact_uri=location))
+    scratch = tempfile.mkdtemp(prefix="kintsugi-model-")
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+    return str(mlflow.artifacts.download_artifacts(artifact_uri=location, dst_path=scratch))
 
 
 def _absent_as_none(call: Callable[[], Any]) -> Any:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from components.errors import UserError
 from flows import fixity
+from flows.adapters import registry
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
@@ -46,7 +47,6 @@ def log(root: Path, category: str, run_id: str, package_md5: str) -> Stored:
 
     Raises UserError when the stored bundle is not the one that was packaged.
     """
-    import mlflow.artifacts
     import mlflow.pyfunc
 
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
@@ -61,7 +61,7 @@ def log(root: Path, category: str, run_id: str, package_md5: str) -> Stored:
                 input_example=_example(root / "data" / category),
                 pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS],
             )
-    folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=info.model_uri))
+    folder = Path(registry.fetched(str(info.artifact_path)))
     if fixity.listing_md5(fixity.listing(package_in(folder))) != package_md5:
         told = f"MLflow's copy of artifacts/{category}/package differs from it"
         raise UserError(f"{told}; check the disk and run again")

@@ -32,6 +32,7 @@ def connect(root: Path) -> MlflowClient:
     """Point MLflow at the workspace's store (a fresh sqlite database is made on first use)."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout is for our JSON
     import mlflow
 
     for name in ("mlflow", "alembic"):  # migrations and registrations are not news to the user
@@ -46,13 +47,16 @@ def connect(root: Path) -> MlflowClient:
 
 
 def experiment(client: MlflowClient, root: Path, name: str) -> str:
-    """Id of the experiment, made if need be; a local store keeps artifacts in <root>/mlartifacts."""
+    """Id of the experiment, made if need be.
+
+    A server decides itself where artifacts go; a database used directly has them in <root>/mlartifacts.
+    """
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
-    local = tracking_uri(root).startswith("sqlite:")
+    local = not tracking_uri(root).startswith(("http:", "https:", "databricks"))
     location = (root.resolve() / "mlartifacts" / name).as_uri() if local else None
     try:
         return str(client.create_experiment(name, artifact_location=location))
