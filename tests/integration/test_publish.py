@@ -14,7 +14,7 @@ from components.stage import STAGES
 from flows import judge, promote
 from flows.adapters import tracking
 from flows.publish import publish
-from tests.artifacts_fixture import GOOD, Fabricator, set_params
+from tests.artifacts_fixture import GOOD, Fabricator, set_params, write_bundle
 
 
 def test_a_good_run_is_logged_registered_and_promoted(plant: Fabricator) -> None:
@@ -178,3 +178,19 @@ def test_the_logged_table_reads_back(plant: Fabricator) -> None:
     assert json.loads(text)["passed"] is True
     table = mlflow.artifacts.load_text(f"runs:/{done.run_id}/tables/per_defect.json")
     assert pd.DataFrame(**json.loads(table))["defect"].tolist() == ["scratch"]
+
+
+def test_a_real_champion_is_scored_and_timed_on_the_present_images(plant: Fabricator) -> None:
+    package = plant.root / "artifacts" / "brick" / "package"
+    write_bundle(package)
+    plant.record("brick")
+    assert publish(plant.root, "brick").status == "promoted"
+    plant(seed=1, images=5)
+    write_bundle(package, seed=1)
+    plant.record("brick")
+    done = publish(plant.root, "brick")
+    assert done.basis == "the champion scored anew on this version's test set"
+    checks = {c.name: c for c in done.gates.checks}
+    theirs = checks["image_auroc vs champion"].limit + 0.02
+    assert 0 <= theirs <= 1 and theirs != GOOD["image_auroc"]  # never trained, so not what was written down
+    assert 0 < checks["seconds_per_image vs champion"].value < 60
