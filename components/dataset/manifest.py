@@ -1,133 +1,204 @@
-"""The manifest: one row for each image of a category, and what must hold before anything is learnt."""
+"""The manifest: one row per image file of a category, and the checks that the files must pass.
+
+Nothing here raises on a bad image; its row says what is wrong (`error`), so that one look reports every bad
+file, and `check` or Great Expectations decides.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 
-from components.dataset.images import SUFFIXES, read_image, read_mask
+from components.dataset.images import SUFFIXES, decode, read_bytes, read_mask
 from components.errors import UserError
 from components.settings import Dataset
 
 COLUMNS = (
-    "path", "part", "label", "defect", "mask", "width", "height", "channels", "bit_depth", "bytes", "sha256",
-    "brightness", "sharpness", "error",
+    "path", "part", "label", "defect", "mask", "width", "height", "channels", "bit_depth",
+    "bytes", "sha256", "brightness", "sharpness", "error",
 )  # fmt: skip
-IN_FLIGHT = 64  # images decoded at once: memory does not grow with the folder
-SHOWN = 3  # offenders that a message names
+MASK_ENDING = "_mask"
+CLUTTER = {"thumbs.db", "desktop.ini"}  # what file managers leave in folders
 
 
-def build_manifest(category: Path, workers: int | None = None, max_megapixels: float = 100) -> pd.DataFrame:
-    """Read every image of data/<category> and describe it, in the order of its path.
+@dataclass(frozen=True)
+class Row:
+    """What one file is: see `build_manifest` for the units."""
 
-    Columns as in COLUMNS: `path` and `mask` relative to the folder, `part` train or test, `brightness` the
-    mean in 0..1, `sharpness` the variance of the Laplacian of the 0..1 grey image. A file that cannot be
-    read has the reason in `error` and zeros elsewhere; nothing is raised for it.
+    path: str
+    part: str
+    label: int
+    defect: str
+    mask: str = ""
+    width: int = 0
+    height: int = 0
+    channels: int = 0
+    bit_depth: int = 0
+    bytes: int = 0
+    sha256: str = ""
+    brightness: float = 0.0
+    sharpness: float = 0.0
+    error: str = ""
+
+
+def build_manifest(
+    category_dir: Path, workers: int | None = None, max_megapixels: float = 100.0
+) -> pd.DataFrame:
+    """Read every file of a category once and return the manifest: train first, then test, by path.
+
+    Columns: path and mask (posix, relative to `category_dir`), part (train | test), label (0 normal,
+    1 defective), defect ("good" or its type), width and height (pixels), channels (1 | 3), bit_depth (8 | 16),
+    bytes, sha256 (hex, of the file), brightness (mean, 0..1 of the dtype's range), sharpness (variance of the
+    Laplacian of that 0..1 grey image), error ("" or why the file cannot be used). A mask without an image has a row
+    of its own, with that error. Memory holds one image per worker. An absent folder gives no rows.
     """
-    train = _files(category / "train" / "good")
-    todo = [(path, "train", "good") for path in train]
-    test = category / "test"
-    for folder in sorted(p for p in test.iterdir() if p.is_dir()) if test.is_dir() else []:
-        todo += [(path, "test", folder.name) for path in _files(folder)]
-    masks = masks_by_image(category)
-
-    def row(item: tuple[Path, str, str]) -> dict[str, object]:
-        path, part, defect = item
-        mask = masks.get((defect, path.stem)) if part == "test" and defect != "good" else None
-        return describe(path, mask, max_megapixels) | {
-            "path": path.relative_to(category).as_posix(),
-            "part": part,
-            "label": int(defect != "good"),
-            "defect": defect,
-            "mask": mask.relative_to(category).as_posix() if mask else "",
-        }
-
-    return pd.DataFrame(list(_in_blocks(row, todo, workers)), columns=list(COLUMNS))
-
-
-def _in_blocks(row, todo, workers):  # type: ignore[no-untyped-def]
-    with ThreadPoolExecutor(workers) as pool:
-        items = iter(todo)
-        while block := list(islice(items, IN_FLIGHT)):
-            yield from pool.map(row, block)
+    masks = _masks(category_dir)
+    jobs = [
+        Row(path.relative_to(category_dir).as_posix(), part, int(defect != "good"), defect)
+        for part, defect, folder in _folders(category_dir)
+        for path in files_of(folder)
+    ]
+    owners: dict[str, str] = {}
+    planned = []
+    for row in jobs:
+        mask = masks.get((row.defect, Path(row.path).stem), "") if row.label else ""
+        planned.append(Row(row.path, row.part, row.label, row.defect, mask, error=_shared(owners, mask, row.path)))
+    rows = describe_files(category_dir, planned, workers, max_megapixels)
+    orphans = [
+        Row(mask, "test", 1, defect, error=f"mask {category_dir / mask} has no image; add the image or remove it")
+        for (defect, _), mask in masks.items()
+        if mask not in owners
+    ]
+    return to_frame([*rows, *orphans])
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")) if folder.is_dir() else []
+def describe_files(
+    base: Path, rows: Sequence[Row], workers: int | None = None, max_megapixels: float = 100.0
+) -> list[Row]:
+    """Fill in the measured columns of `rows`, whose paths are relative to `base`, in a pool of threads."""
+    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
+        return list(pool.map(lambda row: describe(base, row, max_megapixels), rows))
 
 
-def masks_by_image(category: Path) -> dict[tuple[str, str], Path]:
-    """(defect type, image's stem) to its mask under ground_truth/<defect>/<stem>_mask.*."""
-    found: dict[tuple[str, str], Path] = {}
-    for path in _masks(category):
-        found[(path.parent.name, path.stem.removesuffix("_mask"))] = path
-    return found
-
-
-def _masks(category: Path) -> Iterator[Path]:
-    truth = category / "ground_truth"
-    for folder in sorted(p for p in truth.iterdir() if p.is_dir()) if truth.is_dir() else []:
-        yield from _files(folder)
-
-
-def describe(path: Path, mask: Path | None, max_megapixels: float) -> dict[str, object]:
-    """What one image file is: size, channels, depth, bytes, hash, brightness, sharpness, or why not."""
-    raw = path.read_bytes()
-    facts: dict[str, object] = {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest(), "error": ""}
+def describe(base: Path, row: Row, max_megapixels: float) -> Row:
+    """Measure one file; whatever is wrong with it or its mask becomes the row's `error`."""
+    found = asdict(row)
+    path = base / row.path
     try:
+        data = read_bytes(path)
+        found |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         if path.suffix.lower() not in SUFFIXES:
-            raise UserError(f"{path} is not an image ({path.suffix or 'no suffix'}); remove it")
-        image = read_image(path, max_megapixels)
-        if mask:
-            read_mask(mask, *image.shape[:2])
+            raise UserError(f"{path} is not an image (its name ends in '{path.suffix}'); remove it")
+        image = decode(data, path, max_megapixels)
+        found |= measure(image)
+        if row.mask:
+            read_mask(base / row.mask, image.shape[0], image.shape[1], max_megapixels)
     except UserError as error:
-        return facts | {"width": 0, "height": 0, "channels": 0, "bit_depth": 0, "brightness": 0.0, "sharpness": 0.0,
-                        "error": str(error)}  # fmt: skip
-    height, width, channels = image.shape
-    full = float(np.iinfo(image.dtype).max)
-    grey = image.mean(axis=2, dtype=np.float64) / full
-    return facts | {
-        "width": width, "height": height, "channels": channels, "bit_depth": image.dtype.itemsize * 8,
-        "brightness": float(grey.mean()), "sharpness": float(cv2.Laplacian(grey, cv2.CV_64F).var()),
-    }  # fmt: skip
+        found["error"] = row.error or str(error)
+    return Row(**found)
 
 
-def check(manifest: pd.DataFrame, config: Dataset, category: Path | None = None) -> None:
-    """Raise UserError, in one line, for the first thing that makes the category unfit to learn from.
+def measure(image: np.ndarray) -> dict[str, float | int]:
+    """H x W x C uint8 | uint16 -> size, channels, bit_depth, brightness (0..1) and sharpness (>= 0)."""
+    grey = image.mean(axis=2, dtype=np.float64) / float(np.iinfo(image.dtype).max)
+    return {
+        "width": int(image.shape[1]),
+        "height": int(image.shape[0]),
+        "channels": int(image.shape[2]),
+        "bit_depth": 8 * image.dtype.itemsize,
+        "brightness": float(grey.mean()),
+        "sharpness": float(cv2.Laplacian(grey, cv2.CV_64F).var()),
+    }
 
-    Files that cannot be read, too few normal images, equal bytes in train and test; with the `category`
-    folder also masks that belong to no image.
+
+def to_frame(rows: Iterable[Row]) -> pd.DataFrame:
+    """Rows -> the manifest, in the order of COLUMNS and with its types, also when there are none."""
+    frame = pd.DataFrame([asdict(row) for row in rows], columns=list(COLUMNS))
+    kinds = {"label": "int64", "width": "int64", "height": "int64", "channels": "int64", "bit_depth": "int64"}
+    kinds |= {"bytes": "int64", "brightness": "float64", "sharpness": "float64"}
+    return frame.astype(kinds)
+
+
+def check(manifest: pd.DataFrame, settings: Dataset) -> None:
+    """Raise UserError, naming files, for what must not be trained or evaluated on.
+
+    Refused: unusable files (unreadable, a mask of another size, a mask without an image), fewer than
+    `min_images` normal images outside the test part, the same bytes in train and test. Allowed: a defective
+    image without a mask or with an empty one; it counts for the image-level metrics only.
     """
-    broken = manifest[manifest.error != ""]
-    if len(broken):
-        raise UserError(f"{len(broken)} file(s) cannot be used: {_some(broken.error)}")
-    normal = manifest[(manifest.part != "test") & (manifest.label == 0)]
-    if len(normal) < config.min_images:
+    bad = manifest[manifest["error"] != ""]
+    if len(bad):
+        shown = list(bad["error"].iloc[:3])
+        rest = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
+        head = f"{len(bad)} files cannot be used: " if len(bad) > 1 else ""
+        raise UserError(head + "; ".join(shown) + rest)
+    learned = manifest[manifest["part"] != "test"]
+    if len(learned) < settings.min_images:
         raise UserError(
-            f"{len(normal)} normal images are too few; add at least {config.min_images - len(normal)} to train/good"
+            f"only {len(learned)} normal images; at least {settings.min_images} are needed "
+            "(dataset.min_images), and a hundred or more serve better"
         )
-    test = manifest[manifest.part == "test"]
-    both = normal.merge(test, on="sha256", suffixes=("_train", "_test"))
-    if len(both):
-        pairs = both.path_train + " = " + both.path_test
-        raise UserError(
-            f"{len(both)} image(s) are in train and in test, byte for byte: {_some(pairs)}; remove one of each"
-        )
-    if category is not None:
-        used = set(manifest["mask"])
-        orphans = [m for m in _masks(category) if m.relative_to(category).as_posix() not in used]
-        if orphans:
-            names = pd.Series([m.relative_to(category).as_posix() for m in orphans])
-            raise UserError(f"{len(orphans)} mask(s) have no image: {_some(names)}; remove them or add the images")
+    twins = twins_of(manifest)
+    if twins:
+        train, test = twins[0]
+        more = f" (and {len(twins) - 1} more)" if len(twins) > 1 else ""
+        raise UserError(f"{train} and {test} hold the same bytes{more}; remove one, or the test means nothing")
 
 
-def _some(texts: pd.Series) -> str:
-    more = f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
-    return "; ".join(map(str, texts[:SHOWN])) + more
+def twins_of(manifest: pd.DataFrame) -> list[tuple[str, str]]:
+    """Pairs of paths (learned from, tested on) whose files hold the same bytes."""
+    hashed = manifest[manifest["sha256"] != ""][["path", "part", "sha256"]]
+    test = hashed["part"] == "test"
+    pairs = hashed[~test].merge(hashed[test], on="sha256", suffixes=("_train", "_test"))
+    return list(zip(pairs["path_train"], pairs["path_test"], strict=True))
+
+
+def repeats_of(manifest: pd.DataFrame) -> list[tuple[str, str]]:
+    """Pairs (first path, later path) of the same bytes within what is learned from: harmless, worth saying."""
+    learned = manifest[(manifest["part"] != "test") & (manifest["sha256"] != "")]
+    later = learned[learned.duplicated("sha256")]
+    first = learned.drop_duplicates("sha256").set_index("sha256")["path"]
+    return [(str(first[sha]), str(path)) for sha, path in zip(later["sha256"], later["path"], strict=True)]
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The files of one folder, sorted, without hidden ones and file managers' clutter."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        p for p in folder.iterdir() if p.is_file() and p.name[0] != "." and p.name.lower() not in CLUTTER
+    )
+
+
+def _folders(category_dir: Path) -> list[tuple[str, str, Path]]:
+    folders = [("train", "good", category_dir / "train" / "good")]
+    test = category_dir / "test"
+    kinds = sorted(p for p in test.iterdir() if p.is_dir()) if test.is_dir() else []
+    return folders + [("test", kind.name, kind) for kind in kinds]
+
+
+def _masks(category_dir: Path) -> dict[tuple[str, str], str]:
+    """(defect, stem of the image) -> mask path relative to `category_dir`."""
+    truth = category_dir / "ground_truth"
+    kinds = sorted(p for p in truth.iterdir() if p.is_dir()) if truth.is_dir() else []
+    return {
+        (kind.name, path.stem.removesuffix(MASK_ENDING)): path.relative_to(category_dir).as_posix()
+        for kind in kinds
+        for path in files_of(kind)
+    }
+
+
+def _shared(owners: dict[str, str], mask: str, path: str) -> str:
+    """Record who owns `mask`; the message when another image of the same stem does already."""
+    if not mask:
+        return ""
+    first = owners.setdefault(mask, path)
+    return "" if first == path else f"{first} and {path} share the mask {mask}; give them different names"
