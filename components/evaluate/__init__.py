@@ -14,7 +14,7 @@ import pandas as pd
 from components import stage
 from components.device import find_device
 from components.evaluate.figures import panel
-from components.evaluate.protocol import Case, cases, describe, measure
+from components.evaluate.protocol import Case, absent, cases, describe, measure
 from components.inspector import Inspection, Inspector
 from components.settings import Evaluate, Settings
 
@@ -96,11 +96,13 @@ def evaluate(
     scores = pd.DataFrame(rows)
     measured, per_defect, curves = measure(scores, np.stack(maps), np.stack(masks), inspector.pixel_threshold, config)
     calibration = inspector.calibration
-    metrics = measured | {
+    metrics: dict[str, Any] = dict(measured)
+    metrics |= {
         "eta": calibration["eta"],
         "image_threshold": inspector.image_threshold,
         "pixel_threshold": inspector.pixel_threshold,
         "images_per_second": len(todo) / busy,
+        "absent": absent(scores, measured),
         "evaluated_on": "synthetic" if synthetic else "test",
         "protocol": describe(inspector, synthetic, scores, config),
     }

@@ -11,7 +11,7 @@ from components.inspector import Inspection, Inspector
 def panel(inspector: Inspector, image: np.ndarray, truth: np.ndarray | None, seen: Inspection) -> np.ndarray:
     """RGB uint8 (S, 5 S or 6 S, 3): input, true mask (if known), reconstruction, restored, heat map, regions."""
     size = inspector.image_size
-    picture = display(image, size)
+    picture = display(image, (size, size))
     tiles = [picture]
     if truth is not None:
         tiles.append(np.repeat(truth[..., None].astype(np.uint8) * 255, 3, axis=2))
@@ -24,12 +24,13 @@ def panel(inspector: Inspector, image: np.ndarray, truth: np.ndarray | None, see
     return np.concatenate(tiles, axis=1)
 
 
-def display(image: np.ndarray, size: int) -> np.ndarray:
-    """(H, W, 1 or 3) uint8 or uint16 to RGB uint8 (size, size, 3), 16-bit images stretched to their range."""
+def display(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W, 1 or 3) uint8 or uint16 to RGB uint8 of `size` (width, height), 16-bit images stretched to
+    their range."""
     if image.dtype != np.uint8:
         low, high = float(image.min()), float(max(image.max(), image.min() + 1))
         image = ((image - low) * (255 / (high - low))).astype(np.uint8)
-    small = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA).reshape(size, size, -1)
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA).reshape(size[1], size[0], -1)
     return np.repeat(small, 3, axis=2) if small.shape[2] == 1 else small
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -100,6 +101,17 @@ def measure(
                      "image_auroc": metrics.auroc(labels[chosen], scores.score[chosen])}
                     | pixel_metrics(maps[part], masks[part], threshold, config))  # fmt: skip
     return values, pd.DataFrame(rows), _curves(scores, maps[known], masks[known])
+
+
+def absent(scores: pd.DataFrame, measured: dict[str, float]) -> dict[str, str]:
+    """Which metrics these images cannot give, and why: a gate tells that from one that failed."""
+    if not (scores.label == 1).any():
+        reason = "no defective image"
+    elif not (scores.mask_known[scores.label == 1] == 1).any():
+        reason = "no defective image has a mask"
+    else:
+        reason = "no normal image" if not (scores.label == 0).any() else "not defined on these images"
+    return {name: reason for name, value in measured.items() if math.isnan(value)}
 
 
 def pixel_metrics(maps: np.ndarray, masks: np.ndarray, threshold: float, config: Evaluate) -> dict[str, float]:

@@ -88,8 +88,8 @@ def inspect(
         emit(table)
     else:
         show(category, list(table.columns), table.itertuples(index=False))
-        defective = int((table["verdict"] == "anomalous").sum())
-        typer.echo(f"{len(table)} images, {defective} anomalous, {len(unread)} not readable; see {out}")
+        defective = int((table["verdict"] == "defective").sum())
+        typer.echo(f"{len(table)} images, {defective} defective, {len(unread)} not readable; see {out}")
     for row in unread.itertuples():
         print(f"kintsugi: {row.path}: {row.error}", file=sys.stderr)
     return 1 if len(unread) else 0
