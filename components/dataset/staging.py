@@ -74,12 +74,12 @@ def staged(data_root: Path, category: str, replace: bool = False) -> Iterator[St
 
 def _put(new: Path, target: Path, replaced: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        target.rename(replaced)
     try:
+        if target.exists():
+            target.rename(replaced)
         new.rename(target)
     except BaseException:
-        if replaced.exists():
+        if replaced.exists() and not target.exists():
             replaced.rename(target)
         raise
 

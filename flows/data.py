@@ -1,0 +1,184 @@
+"""Bringing images in: importer, Great Expectations, params.yaml, and a new version of data/.
+
+The order makes a crash harmless: a category is validated before it is put in place, is in place before
+params.yaml names it, and `dvc add` can be repeated at any time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from ruamel.yaml import YAML
+
+from components import settings
+from components.dataset import importers
+from components.dataset.importers import ImportReport
+from components.dataset.sample import CATEGORY as SAMPLE
+from components.dataset.staging import check_name
+from components.errors import UserError
+
+IMPORTERS: dict[str, Callable[..., ImportReport]] = {
+    "mvtec": importers.import_mvtec,
+    "btad": importers.import_btad,
+    "magnetic-tile": importers.import_magnetic_tile,
+    "folder": importers.import_folder,
+}
+OPTIONS = {"mvtec": (), "btad": (), "magnetic-tile": ("train_list",), "folder": ("defects", "masks")}
+
+
+def import_category(
+    root: Path, kind: str, source: Path, category: str, policy: str | None = None, replace: bool = False,
+    **options: Path,
+) -> ImportReport:  # fmt: skip
+    """Import `source` as data/<category>, name it in params.yaml and version data/.
+
+    kind: mvtec | btad | magnetic-tile | folder. options: `train_list` for magnetic-tile, `defects` and
+    `masks` for folder. The Data Docs are kept in audit/data/<category>/. Raises UserError, and leaves data/
+    and params.yaml as they were, for whatever the importer or Great Expectations refuses.
+    """
+    if kind not in IMPORTERS:
+        raise UserError(f"'{kind}' is no kind of data set; use one of {', '.join(IMPORTERS)}")
+    for name in options:
+        if name not in OPTIONS[kind]:
+            raise UserError(f"--{name.replace('_', '-')} does not go with '{kind}'; leave it out")
+    check_name(category)
+    dataset = dataset_settings(root, category)
+
+    def run(validate: Callable[[pd.DataFrame], None]) -> ImportReport:
+        importer = IMPORTERS[kind]
+        return importer(
+            source, root / "data", category, dataset, policy=policy, replace=replace, validate=validate, **options
+        )
+
+    return _bring_in(root, category, dataset, policy, run)
+
+
+def add_sample(root: Path, replace: bool = False) -> ImportReport:
+    """Make the built-in category `brick`, unless it is there: what was added to it since is kept."""
+    dataset = dataset_settings(root, SAMPLE)
+    if (root / "data" / SAMPLE).is_dir() and not replace:
+        register(root, SAMPLE, "texture")
+        version(root)
+        counts = importers.count_images(root / "data" / SAMPLE)
+        return ImportReport(SAMPLE, effective_policy(root, SAMPLE), counts, ("it was there already",))
+
+    def run(validate: Callable[[pd.DataFrame], None]) -> ImportReport:
+        return importers.import_sample(root / "data", dataset, replace=replace, validate=validate)
+
+    return _bring_in(root, SAMPLE, dataset, None, run)
+
+
+def _bring_in(
+    root: Path, category: str, dataset: settings.Dataset, policy: str | None,
+    run: Callable[[Callable[[pd.DataFrame], None]], ImportReport],
+) -> ImportReport:  # fmt: skip
+    _check_repository(root)
+    report = run(lambda manifest: validate_manifest(root, category, manifest, dataset))
+    register(root, category, report.policy, force_policy=policy is not None)
+    version(root)
+    return dataclasses.replace(report, policy=effective_policy(root, category))
+
+
+def validate_manifest(root: Path, category: str, manifest: pd.DataFrame, dataset: settings.Dataset) -> None:
+    """Run Great Expectations; keep Data Docs and validation.json; UserError names the first bad files."""
+    from flows.adapters import validation
+
+    docs_dir = validation_folder(root, category)
+    report = validation.validate(manifest, dataset, docs_dir)
+    kept = {"success": report.success, "statistics": report.statistics, "failures": report.failures}
+    (docs_dir / "validation.json").write_text(json.dumps(kept, indent=1, default=str), encoding="utf-8")
+    if not report.success:
+        shown = "; ".join(f"{path} {reason}" for path, reason in report.failures[:3])
+        more = f"; and {len(report.failures) - 3} more" if len(report.failures) > 3 else ""
+        raise UserError(f"Great Expectations refused {category}: {shown}{more}; see {report.docs}")
+
+
+def validation_folder(root: Path, category: str) -> Path:
+    """Where the Data Docs and validation.json of the category's last import are kept."""
+    return root / "audit" / "data" / category
+
+
+def read_validation(root: Path, category: str) -> dict[str, Any] | None:
+    """The last import's Great Expectations result as a mapping; None when the category had no import here."""
+    path = validation_folder(root, category) / "validation.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+
+
+def dataset_settings(root: Path, category: str) -> settings.Dataset:
+    """The `dataset` settings of a category that params.yaml may not name yet."""
+    params = settings.read_params(root)
+    if category in (params["categories"] or []):
+        return settings.load(root, category).dataset
+    source = f"settings/{params['settings']}.yaml"
+    values = dict(settings.read_yaml(root / source).get("dataset") or {})
+    known = [field.name for field in dataclasses.fields(settings.Dataset)]
+    for key in values:
+        if key not in known:
+            raise UserError(f"{source} dataset has an unknown setting '{key}'; valid: {', '.join(known)}")
+    built: settings.Dataset = settings._build(settings.Dataset, values, f"{source} dataset")
+    return built
+
+
+def effective_policy(root: Path, category: str) -> str:
+    """The augmentation policy that the category's settings resolve to."""
+    return settings.load(root, category).augment.policy
+
+
+def register(root: Path, category: str, policy: str, force_policy: bool = False) -> None:
+    """Name `category` in params.yaml, with an overrides block that has every section.
+
+    dvc.yaml refers to each section, so each must exist. What is there stays, comments included; the policy
+    is written for a new category, or when `force_policy` says that a person asked for it.
+    """
+    path = root / "params.yaml"
+    settings.read_params(root)
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    params = yaml.load(path.read_text(encoding="utf-8"))
+    if params["categories"] is None:
+        params["categories"] = []
+    if params["overrides"] is None:
+        params["overrides"] = {}
+    before = category in params["categories"] and category in params["overrides"]
+    if category not in params["categories"]:
+        params["categories"].append(category)
+    block = params["overrides"].setdefault(category, {}) or {}
+    params["overrides"][category] = block
+    for section in settings.SECTIONS:
+        if block.get(section) is None:
+            block[section] = _flow_map()
+    if force_policy or not before:
+        block["augment"]["policy"] = policy
+    temporary = path.with_name(".params.yaml.new")
+    with temporary.open("w", encoding="utf-8") as file:
+        yaml.dump(params, file)
+    os.replace(temporary, path)
+
+
+def version(root: Path) -> str:
+    """`dvc add data`; returns the md5 of the folder."""
+    from flows.adapters import versioning
+
+    return versioning.add_data(root)
+
+
+def _check_repository(root: Path) -> None:
+    from flows.adapters import versioning
+
+    versioning.check(root)  # before minutes of copying, not after
+
+
+def _flow_map() -> Any:
+    from ruamel.yaml.comments import CommentedMap
+
+    empty = CommentedMap()
+    empty.fa.set_flow_style()
+    return empty
