@@ -1,0 +1,85 @@
+"""Score maps, standards and the choice of eta."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.calibrate import choose_eta
+from components.errors import UserError
+from components.restore import Restoration
+from components.scoremap import Evidence, base_maps, distance, examine
+from components.settings import Calibrate
+from components.standard import standard
+from components.vqvae.model import VQVAE
+from tests.unit.test_prior import small_prior
+from tests.unit.test_vqvae import CONFIG as VQVAE_CONFIG
+
+CONFIG = Calibrate((0.001,), 0.01, True, 0.01, 8, 8, 0.001, "auto", (20.0, 75.0, 75.0))
+
+
+def test_eq_6_is_on_the_0_to_255_scale():
+    a, b = torch.zeros(1, 3, 4, 4), torch.full((1, 3, 4, 4), 1.0)
+    assert distance(a, b) == pytest.approx(255 * np.sqrt(3))
+
+
+def test_the_bilateral_filter_smooths_on_that_scale():
+    """sigma_colour = 75 is 75 grey values: noise of 30 is smoothed, an edge of 250 stays."""
+    rng = np.random.default_rng(0)
+    step = np.zeros((1, 1, 64, 64), np.float32)
+    step[..., 32:] = 250 / 255
+    noisy = torch.from_numpy(step + rng.uniform(0, 30 / 255, step.shape).astype(np.float32))
+    zero = torch.zeros_like(noisy)
+    nothing = Restoration(torch.zeros(1, 8, 8), *(torch.ones(1, 8, 8),) * 2, torch.zeros(1, 2, 8, 8), 1)
+    evidence = Evidence(noisy, zero, noisy, torch.zeros(1, 8, 8), (nothing,))
+    smoothed = base_maps(evidence, CONFIG.bilateral)["restored"][0]
+    assert smoothed[20:44, 8:24].std() < 0.25 * (noisy.numpy()[0, 0, 20:44, 8:24] * 255).std()
+    assert smoothed[:, 34:].mean() - smoothed[:, :30].mean() > 200
+
+
+def test_an_image_without_a_replaced_code_is_decoded_once(monkeypatch):
+    torch.manual_seed(0)
+    vqvae = VQVAE(1, dataclasses.replace(VQVAE_CONFIG, codebook_size=7)).eval()
+    prior = small_prior(0, codes=7, grid=8).float()
+    calls = []
+    decode = vqvae.decode
+    monkeypatch.setattr(vqvae, "decode", lambda codes: calls.append(len(codes)) or decode(codes))
+    evidence = examine(vqvae, prior, torch.rand(2, 1, 32, 32), eta=0.0, neighbour_rule=True)
+    assert calls == [2]
+    assert all(restoration.passes == 1 for restoration in evidence.restorations)
+    assert torch.equal(evidence.restored, evidence.reconstructed)
+
+
+@given(st.integers(0, 10**6))
+def test_standardised_normal_maps_have_mean_zero_and_spread_one(seed):
+    rng = np.random.default_rng(seed)
+    maps = (rng.standard_normal((30, 64, 64)) * 5 + 40).astype(np.float32)
+    usual = standard(maps, 8)
+    pooled = usual.apply(maps).reshape(30, 8, 8, 8, 8).mean((2, 4))
+    assert abs(pooled.mean()) < 0.2
+    assert pooled.std() == pytest.approx(1.0, abs=0.25)
+
+
+def table(*rows):
+    return pd.DataFrame(rows, columns=["eta", "replaced", "rectangles", "hard"])
+
+
+def test_the_best_on_rectangles_wins():
+    rows = table((0.001, 0.0, 0.90, 0.9), (0.01, 0.005, 0.95, 0.8))
+    assert choose_eta(rows, CONFIG) == 0.01
+
+
+def test_where_rectangles_saturate_the_harder_negatives_decide():
+    rows = table((0.001, 0.0, 0.999, 0.9), (0.01, 0.005, 1.0, 0.8))
+    assert choose_eta(rows, CONFIG) == 0.001
+
+
+def test_an_eta_that_rewrites_normal_images_is_refused():
+    rows = table((0.001, 0.0, 0.90, 0.9), (0.01, 0.02, 0.99, 0.99))
+    assert choose_eta(rows, CONFIG) == 0.001
+    with pytest.raises(UserError, match="train it longer"):
+        choose_eta(rows[1:], CONFIG)
