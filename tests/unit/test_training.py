@@ -12,7 +12,7 @@ from components.training import Plan, batch_indices, fit, learning_rate
 PLAN = Plan("test", steps=12, learning_rate=0.01, validate_every=3, seed=0)
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -22,7 +22,7 @@ def task(fail_at=None):
 
     def loss_of(step):
         if step == fail_at:
-            raise Killed
+            raise KilledError
         x = torch.from_numpy(np.random.default_rng(step).standard_normal((8, 4))).float()
         loss = (model(x) - x.sum(1, keepdim=True)).square().mean()
         return loss, {"loss": loss.item()}
@@ -38,7 +38,7 @@ def test_a_resumed_run_takes_the_same_steps(tmp_path, monkeypatch):
     model, loss_of, validate = task()
     curves = fit(PLAN, model, loss_of, validate, tmp_path / "whole.pt", "key")
     killed, loss_of, validate = task(fail_at=7)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         fit(PLAN, killed, loss_of, validate, tmp_path / "cut.pt", "key")
     resumed, loss_of, validate = task()
     again = fit(PLAN, resumed, loss_of, validate, tmp_path / "cut.pt", "key")
@@ -52,7 +52,7 @@ def test_a_checkpoint_of_other_inputs_is_not_used(tmp_path, monkeypatch):
     model, loss_of, validate = task()
     fit(PLAN, model, loss_of, validate, tmp_path / "a.pt", "yesterday")
     other, loss_of, validate = task(fail_at=0)
-    with pytest.raises(Killed):  # it starts from step 0
+    with pytest.raises(KilledError):  # it starts from step 0
         fit(PLAN, other, loss_of, validate, tmp_path / "a.pt", "today")
 
 

@@ -64,6 +64,7 @@ def test_revival_spreads_a_collapsed_codebook(revive_below, fewest, most):
     torch.manual_seed(0)
     codebook = Codebook(32, 2, "ema", 0.9, revive_below).train()
     codebook.ready.fill_(True)
+    codebook.sums.fill_(100.0)
     codebook.vectors.fill_(100.0)  # far from all data: one code wins everything
     centres = torch.randn(32, 2) * 4
     for _ in range(200):
