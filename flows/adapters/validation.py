@@ -129,7 +129,7 @@ def _run(judged: pd.DataFrame, rules: list[Expectation], docs_dir: Path | None) 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import great_expectations as gx
-        from great_expectations.checkpoint import UpdateDataDocsAction
+        from great_expectations.checkpoint.actions import UpdateDataDocsAction
         from great_expectations.data_context.types.base import ProgressBarsConfig
 
         logging.getLogger("great_expectations").setLevel(logging.ERROR)
@@ -145,7 +145,7 @@ def _run(judged: pd.DataFrame, rules: list[Expectation], docs_dir: Path | None) 
         definition = gx.ValidationDefinition(
             name=NAME, data=frame.add_batch_definition_whole_dataframe("all"), suite=suite
         )
-        actions = []
+        actions: list[Any] = []
         if docs_dir is not None:
             docs_dir.mkdir(parents=True, exist_ok=True)
             context.add_data_docs_site(NAME, _site(docs_dir))
@@ -158,7 +158,7 @@ def _run(judged: pd.DataFrame, rules: list[Expectation], docs_dir: Path | None) 
     return next(iter(outcome.run_results.values()))
 
 
-def _site(docs_dir: Path) -> dict[str, Any]:
+def _site(docs_dir: Path) -> Any:
     return {
         "class_name": "SiteBuilder",
         "show_how_to_buttons": False,
