@@ -3,7 +3,7 @@ evaluation and inspection run one; so what is served is what was measured."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from components.errors import UserError
 from components.prior.pixelsnail import PixelSNAIL
-from components.scoremap import Evidence, base_maps, examine
+from components.scoremap import MAPS, Evidence, base_maps, examine
 from components.standard import Standard
 from components.vqvae.model import VQVAE
 
@@ -39,10 +39,10 @@ class Detector:
     bilateral: tuple[float, ...]
     standards: Mapping[str, Standard] = field(default_factory=dict)
 
-    def look(self, image: Tensor) -> tuple[dict[str, np.ndarray], Evidence]:
-        """Base maps float32 (B, S, S) and the evidence, for images (B, C, S, S) in [0, 1]."""
+    def look(self, image: Tensor, names: Iterable[str] = MAPS) -> tuple[dict[str, np.ndarray], Evidence]:
+        """The base maps in `names`, float32 (B, S, S), and the evidence, for images (B, C, S, S) in [0, 1]."""
         evidence = examine(self.vqvae, self.prior, image, self.eta, self.neighbour_rule)
-        return base_maps(evidence, self.bilateral), evidence
+        return base_maps(evidence, self.bilateral, names), evidence
 
     def score(self, maps: Mapping[str, np.ndarray], name: str) -> np.ndarray:
         """The score map float32 (B, S, S) called `name` in SCORES; UserError for another name."""

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from components import stage
 from components.arrays import to_picture, unit
-from components.detector import Detector
+from components.detector import SCORES, Detector
 from components.device import place
 from components.errors import UserError
 from components.metrics import area_score, keep_regions
@@ -118,8 +118,9 @@ class Inspector:
         white = float(self.calibration["white"])
         stacked = np.stack([unit(image, self.channels, white, self.image_size) for image in images])
         x = torch.from_numpy(stacked).to(self.device).permute(0, 3, 1, 2)
-        maps, evidence = self.detector.look(x)
-        scores = self.detector.score(maps, self.calibration["score"])
+        name = self.calibration["score"]
+        maps, evidence = self.detector.look(x, SCORES[name])
+        scores = self.detector.score(maps, name)
         seconds = (time.perf_counter() - started) / len(images)
         restoration = evidence.restorations[0]
         for index, score_map in enumerate(scores):

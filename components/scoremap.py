@@ -6,6 +6,7 @@ the prior says of each code, are maps too. Shapes: B images of S x S pixels, s x
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -60,8 +61,11 @@ def distance(a: Tensor, b: Tensor) -> np.ndarray:
     return (255 * (a - b).float().square().sum(1).sqrt()).cpu().numpy()
 
 
-def base_maps(evidence: Evidence, bilateral: tuple[float, ...]) -> dict[str, np.ndarray]:
-    """Every map that is not a combination, float32 (B, S, S).
+MAPS = ("restored", "input_restored", "reconstruction", "likelihood", "restored_likelihood")
+
+
+def base_maps(evidence: Evidence, bilateral: tuple[float, ...], names: Iterable[str] = MAPS) -> dict[str, np.ndarray]:
+    """The maps in `names`, none of them a combination, float32 (B, S, S); what nobody asks for costs nothing.
 
     `likelihood` is -log p(z_i | z_<i), mean over the reading orders; `restored_likelihood` is
     -log p(z_i | r_<i): given the restored codes, a defect no longer casts doubt on the good codes after it.
@@ -79,10 +83,11 @@ def base_maps(evidence: Evidence, bilateral: tuple[float, ...]) -> dict[str, np.
         sigma = SMOOTHING * size / 256
         return np.stack([cv2.GaussianBlur(m, (0, 0), sigma) for m in up[:, 0].cpu().numpy()])
 
-    return {
-        "restored": smooth(distance(evidence.restored, evidence.reconstructed)),
-        "input_restored": smooth(distance(evidence.image, evidence.restored)),
-        "reconstruction": smooth(distance(evidence.image, evidence.reconstructed)),
-        "likelihood": grow([r.likelihood for r in evidence.restorations]),
-        "restored_likelihood": grow([r.likelihood_restored for r in evidence.restorations]),
+    draw = {
+        "restored": lambda: smooth(distance(evidence.restored, evidence.reconstructed)),
+        "input_restored": lambda: smooth(distance(evidence.image, evidence.restored)),
+        "reconstruction": lambda: smooth(distance(evidence.image, evidence.reconstructed)),
+        "likelihood": lambda: grow([r.likelihood for r in evidence.restorations]),
+        "restored_likelihood": lambda: grow([r.likelihood_restored for r in evidence.restorations]),
     }
+    return {name: draw[name]() for name in names}

@@ -4,8 +4,12 @@ import torch
 
 
 @torch.no_grad()
-def restore_naively(prior, codes, eta, neighbour_rule=True):
-    """Eq. 5 read aloud: one full forward pass for each position, in raster order."""
+def restore_naively(prior, codes, eta, neighbour_rule=True, every_position=False):
+    """Eq. 5 read aloud: one full forward pass for each position, in raster order.
+
+    Positions that the neighbour rule protects need no pass; `every_position` makes one all the same, as the
+    published method does.
+    """
     height, width = codes.shape[1:]
     first = prior(codes).softmax(1).gather(1, codes[:, None]).squeeze(1)
     restored = codes.clone()
@@ -14,9 +18,10 @@ def restore_naively(prior, codes, eta, neighbour_rule=True):
             for n in range(width):
                 around = [(m, n + 1), (m + 1, n - 1), (m + 1, n), (m + 1, n + 1)]
                 near = [first[image, i, j] for i, j in around if i < height and 0 <= j < width]
-                if neighbour_rule and near and not min(near) < eta:
+                protected = neighbour_rule and near and not min(near) < eta
+                if protected and not every_position:
                     continue
                 p = prior(restored[image : image + 1]).softmax(1)[0, :, m, n]
-                if p[codes[image, m, n]] < eta:
+                if not protected and p[codes[image, m, n]] < eta:
                     restored[image, m, n] = p.argmax()
     return restored

@@ -45,3 +45,19 @@ def category(folder: Path, normals: int = 40, good: int = 3, defects: int = 3) -
         write(folder / "test" / "scratch" / f"{i:03d}.png", picture(2000 + i))
         write(folder / "ground_truth" / "scratch" / f"{i:03d}_mask.png", mask)
     return folder
+
+
+def photos(folder: Path, number: int = 60, first: int = 0, suffix: str = ".png") -> Path:
+    for i in range(first, first + number):
+        write(folder / f"photo {i:02d} é{suffix}", picture(i))
+    return folder
+
+
+def mask(path: Path, height: int = 40, width: int = 48) -> Path:
+    image = np.zeros((height, width, 1), np.uint8)
+    image[3:9, 4:12] = 255
+    return write(path, image)
+
+
+def nothing_changed(data: Path) -> bool:
+    return not data.exists() or not any(data.iterdir())
