@@ -198,6 +198,15 @@ def load(root: Path, category: str) -> Settings:
     return Settings(category=category, seed=int(params["seed"]), **sections)
 
 
+def load_dataset(root: Path) -> Dataset:
+    """The `dataset` section of the settings file in force, for a category that params.yaml does not name yet."""
+    source = f"settings/{read_params(root)['settings']}.yaml"
+    values = dict(read_yaml(root / source).get("dataset") or {})
+    _known(values, tuple(f.name for f in fields(Dataset)), f"{source} dataset")
+    built: Dataset = _build(Dataset, values, f"{source} dataset")
+    return built
+
+
 def _build(cls: type, values: dict[str, Any], where: str) -> Any:
     hints = get_type_hints(cls)
     built = {}

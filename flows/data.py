@@ -115,14 +115,7 @@ def dataset_settings(root: Path, category: str) -> settings.Dataset:
     params = settings.read_params(root)
     if category in (params["categories"] or []):
         return settings.load(root, category).dataset
-    source = f"settings/{params['settings']}.yaml"
-    values = dict(settings.read_yaml(root / source).get("dataset") or {})
-    known = [field.name for field in dataclasses.fields(settings.Dataset)]
-    for key in values:
-        if key not in known:
-            raise UserError(f"{source} dataset has an unknown setting '{key}'; valid: {', '.join(known)}")
-    built: settings.Dataset = settings._build(settings.Dataset, values, f"{source} dataset")
-    return built
+    return settings.load_dataset(root)
 
 
 def effective_policy(root: Path, category: str) -> str:

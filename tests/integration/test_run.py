@@ -32,7 +32,7 @@ class Registry:
     status: str = "promoted"
     published: list[str] = field(default_factory=list)
 
-    def publish(self, root: Path, category: str, prefect_run_id: str | None = None) -> Any:
+    def publish(self, root: Path, category: str, prefect_run_id: str | None = None, validation: Any = None) -> Any:
         assert prefect_run_id
         new = category not in self.published
         self.published.append(category)
@@ -166,7 +166,7 @@ PROGRAM = """
 import sys
 from types import SimpleNamespace
 import flows.publish
-def publish(root, category, prefect_run_id=None):
+def publish(root, category, prefect_run_id=None, validation=None):
     gates = SimpleNamespace(checks=(), failed=())
     return SimpleNamespace(status="promoted", message=f"{category} promoted", new=True, gates=gates)
 flows.publish.publish = publish
