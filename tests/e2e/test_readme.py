@@ -1,0 +1,181 @@
+"""Every command that the README and the docs quote is one that there is; the long ones are not run here."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import typer.main
+
+from flows import cli
+from tests.conftest import REPO
+
+PAGES = sorted([REPO / "README.md", *(REPO / "docs").rglob("*.md"), *(REPO / "mlflow").glob("*.md")])
+SHELLS = {"sh", "bash", "shell", "console"}
+ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
+HELP = {"--help", "-h"}
+KINTSUGI = typer.main.get_command(cli.app)
+
+
+def fenced(page: str) -> Iterator[str]:
+    """The command lines of a page's fenced shell blocks, continued lines joined."""
+    for language, block in re.findall(r"^```(\w+)\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL):
+        if language in SHELLS:
+            yield from (line for line in block.replace("\\\n", " ").splitlines() if line.strip())
+
+
+def inline(page: str) -> Iterator[str]:
+    """What stands in backquotes in the text and starts with one of our programs."""
+    text = re.sub(r"^```.*?^```", "", page, flags=re.MULTILINE | re.DOTALL)
+    for quoted in re.findall(r"`([^`]+)`", text):
+        words = " ".join(quoted.split()).removeprefix(".venv/bin/")
+        if re.match(r"(kintsugi|make) ", words):
+            yield words
+
+
+def words_of(line: str) -> list[str]:
+    """A command line's words, without its comment and the variables before it."""
+    words = shlex.split(line.removeprefix("$ "), comments=True)
+    while words and ASSIGNMENT.match(words[0]):
+        words.pop(0)
+    return words
+
+
+def targets() -> set[str]:
+    """The Makefile's targets."""
+    makefile = (REPO / "Makefile").read_text(encoding="utf-8")
+    return set(re.findall(r"^([a-z][a-z-]*):(?!=)", makefile, flags=re.MULTILINE))
+
+
+def check_kintsugi(arguments: list[str]) -> None:
+    """Parse a whole command line as the program would, and stop before it does anything."""
+    group: Any = KINTSUGI
+    name, *rest = arguments
+    if name.startswith("-"):
+        assert name in {"--version", *HELP}
+        return
+    assert name in group.commands, f"there is no `kintsugi {name}`"
+    if not HELP & set(rest):
+        group.commands[name].make_context(name, list(rest))
+
+
+def check_mention(arguments: list[str]) -> None:
+    """A command named in a sentence may leave arguments out, but not name what there is not."""
+    group: Any = KINTSUGI
+    name, *rest = arguments
+    if name.startswith("-"):
+        return
+    assert name in group.commands, f"there is no `kintsugi {name}`"
+    known = {option for parameter in group.commands[name].params for option in parameter.opts} | HELP
+    assert {word.partition("=")[0] for word in rest if word.startswith("--")} <= known
+
+
+def check_make(arguments: list[str]) -> None:
+    asked = {word for word in arguments if not ASSIGNMENT.match(word) and not word.startswith("-")}
+    assert asked <= targets()
+
+
+def check_dvc(arguments: list[str]) -> None:
+    from dvc.cli import parse_args
+
+    parse_args(arguments)
+
+
+def check_mlflow(arguments: list[str]) -> None:
+    from mlflow.cli import cli as command
+
+    while hasattr(command, "commands"):
+        name, *arguments = arguments
+        command = command.commands[name]
+    command.make_context(name, arguments)
+
+
+CHECKS = {"kintsugi": check_kintsugi, "make": check_make, "dvc": check_dvc, "mlflow": check_mlflow}
+TRUSTED = {"export", "cd", ".", "git", "apt", "pre-commit"}  # not ours: nothing of this project can break them
+
+
+def check(line: str) -> None:
+    """Fail on a command line that would be refused for how it is written."""
+    words = words_of(line)
+    if not words:
+        return
+    program = words[0].removeprefix(".venv/bin/")
+    assert program in CHECKS or program in TRUSTED, f"nothing here checks `{program}`"
+    if program in CHECKS:
+        CHECKS[program](words[1:])
+
+
+def pages(find: Any) -> list[Any]:
+    return [
+        pytest.param(line, id=f"{page.relative_to(REPO).as_posix()}: {line}")
+        for page in PAGES
+        for line in dict.fromkeys(find(page.read_text(encoding="utf-8")))
+    ]
+
+
+@pytest.mark.parametrize("line", pages(fenced))
+def test_a_command_of_the_docs_is_understood(line: str) -> None:
+    check(line)
+
+
+@pytest.mark.parametrize("line", pages(inline))
+def test_a_command_named_in_a_sentence_exists(line: str) -> None:
+    program, *arguments = line.split()
+    if program == "make":
+        check_make(arguments)
+    else:
+        check_mention(arguments)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "kintsugi trian bolt",
+        "kintsugi run bolt --quick",
+        "kintsugi import floder photos --category bolt",
+        "kintsugi import folder photos",
+        "kintsugi promote bolt --by Ada",
+        "make tests",
+        "dvc repro --quickly",
+        "dvc rerpo",
+        "mlflow models serv -m models:/x",
+        "kintsguis run",
+    ],
+)
+def test_a_wrong_command_would_be_noticed(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(BaseException) as refused:  # each program has its own way to refuse
+        check(line)
+    assert not isinstance(refused.value, KeyboardInterrupt)
+
+
+@pytest.mark.parametrize("mention", ["kintsugi trian", "kintsugi audit bolt --pdf trail.pdf"])
+def test_a_wrong_mention_would_be_noticed(mention: str) -> None:
+    with pytest.raises(AssertionError):
+        check_mention(mention.split()[1:])
+
+
+def test_every_command_is_in_the_docs() -> None:
+    quoted = {words_of(line)[1] for page in PAGES for line in commands(page.read_text(encoding="utf-8"))}
+    assert set(KINTSUGI.commands) <= quoted  # type: ignore[attr-defined]
+
+
+def commands(page: str) -> Iterator[str]:
+    lines = [line for line in [*fenced(page), *inline(page)] if words_of(line)[:1] == ["kintsugi"]]
+    return (line for line in lines if len(words_of(line)) > 1)
+
+
+def test_continuous_integration_runs_the_readmes_test_command() -> None:
+    lines = {line.strip() for line in (REPO / ".ci" / "run").read_text(encoding="utf-8").splitlines()}
+    readme = [words_of(line) for line in fenced((REPO / "README.md").read_text(encoding="utf-8"))]
+    assert "make test" in lines and ["make", "test"] in readme
+    assert (REPO / ".ci" / "run").stat().st_mode & 0o111
+
+
+def test_every_make_target_says_what_it_does() -> None:
+    makefile = (REPO / "Makefile").read_text(encoding="utf-8")
+    described = set(re.findall(r"^([a-z][a-z-]*):.*## .", makefile, flags=re.MULTILINE))
+    phony = re.findall(r"^\.PHONY: (.*)$", makefile, flags=re.MULTILINE)
+    assert described == {name for names in phony for name in names.split()}
