@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import io
 import tokenize
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ ABSENT = ""
 
 HEAD = """# Settings
 
-Written by `make docs` from `components/settings.py` and `settings/`; do not edit this page.
+Written by `make docs` from the dataclasses that read `settings/`; do not edit this page.
 
 Every value stands in one file, `settings/<name>.yaml`; `params.yaml` names the file in force (`settings:`),
 the seed, the categories, and under `overrides:` what one category has otherwise. An unknown name is an error
@@ -37,6 +38,11 @@ overrides:
   bottle:
     vqvae: {steps: 3000}
 ```
+"""
+
+PLANT = """# The plant around the model
+
+`settings/plant.yaml`. No stage depends on these; `categories` there holds what one category has otherwise.
 """
 
 
@@ -60,18 +66,29 @@ def field_comments(source: str) -> dict[str, dict[str, str]]:
 
 def settings_page(root: Path = ROOT) -> str:
     """docs/settings.md: a table for each section, a column for each settings file."""
-    comments = field_comments((root / "components" / "settings.py").read_text(encoding="utf-8"))
-    names = sorted((path.stem for path in (root / "settings").glob("*.yaml")), key=lambda name: name != "standard")
-    files = {name: read_yaml(root / "settings" / f"{name}.yaml") for name in names}
-    parts = [HEAD]
-    for section, cls in SECTIONS.items():
-        parts.append(f"## {section}\n\n{' '.join((cls.__doc__ or '').split())}\n")
-        rows = [["setting", *names, "what it is"]]
-        for field, comment in comments[cls.__name__].items():
-            values = [_value((files[name].get(section) or {}).get(field, ABSENT)) for name in names]
-            rows.append([f"`{field}`", *values, _described(section, field, comment)])
-        parts.append(_table(rows))
+    everything = {path.stem: read_yaml(path) for path in sorted((root / "settings").glob("*.yaml"))}
+    method = {name: values for name, values in everything.items() if set(values) >= set(SECTIONS)}
+    method = {"standard": method["standard"], **method}  # the default is the first column
+    classes = {section: cls.__name__ for section, cls in SECTIONS.items()}
+    parts = [HEAD, *_sections(root / "components" / "settings.py", classes, method)]
+    if "plant" in everything:
+        classes = {section: section.capitalize() for section in everything["plant"] if section != "categories"}
+        parts += [PLANT, *_sections(root / "flows" / "plant.py", classes, {"plant": everything["plant"]})]
     return "\n".join(parts)
+
+
+def _sections(source: Path, classes: dict[str, str], files: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """For each section its heading, its class's docstring and the table of its fields."""
+    text = source.read_text(encoding="utf-8")
+    comments = field_comments(text)
+    nodes = {node.name: node for node in ast.parse(text).body if isinstance(node, ast.ClassDef)}
+    for section, cls in classes.items():
+        rows = [["setting", *files, "what it is"]]
+        for field, comment in comments[cls].items():
+            values = [_value((values.get(section) or {}).get(field, ABSENT)) for values in files.values()]
+            rows.append([f"`{field}`", *values, _described(section, field, comment)])
+        told = " ".join((ast.get_docstring(nodes[cls]) or "").split())
+        yield f"## {section}\n\n{told}\n\n{_table(rows)}"
 
 
 def stage_graph(root: Path = ROOT) -> str:
