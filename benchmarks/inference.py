@@ -50,7 +50,8 @@ def main() -> int:
     batch = (time.perf_counter() - started) * 1e3 / len(images)
     times, good = np.array(single), (test.label == 0).to_numpy()
     print(
-        f"{options.category}: {len(images)} images, {torch.get_num_threads()} threads, score {inspector.calibration['score']}: "
+        f"{options.category}: {len(images)} images, {torch.get_num_threads()} threads, "
+        f"score {inspector.calibration['score']}: "
         f"single {times.mean():.1f} ms (median {np.median(times):.1f}, good parts {times[good].mean():.1f}, "
         f"worst {times.max():.1f}), batches of 8 {batch:.1f} ms per image"
     )

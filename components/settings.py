@@ -45,37 +45,36 @@ class Augment:
 
 @dataclass(frozen=True)
 class VQVAE:
-    """The vector-quantised autoencoder: its representation, size and training."""
+    """The vector-quantised autoencoder: its size and training."""
 
-    latent: str  # pixels: codes of the image; features: codes of a frozen backbone's feature map
     downsample: int  # image side over grid side, a power of two
-    channels: int
-    residual_blocks: int
+    channels: int  # of the hidden layers; the first, at the largest size, has half
+    residual_blocks: int  # in the encoder, and as many in the decoder
     codebook_size: int  # K
     code_dim: int  # D
     codebook: str  # ema: moving averages and revival; loss: the codebook term of Eq. 3
     beta: float  # commitment weight of Eq. 3
     decay: float  # EMA decay
     revive_below: float  # a code used less often than this share of the mean use is drawn anew
-    steps: int
-    batch: int
-    learning_rate: float
+    steps: int  # optimiser steps, each on one batch
+    batch: int  # images in a step
+    learning_rate: float  # highest, after the warm-up
 
 
 @dataclass(frozen=True)
 class Prior:
     """PixelSNAIL over the code grid."""
 
-    channels: int
+    channels: int  # of the hidden layers
     blocks: int  # repetitions of one residual and one attention block
     residual_layers: int  # gated residual layers in a residual block
-    heads: int
+    heads: int  # of the self-attention
     orders: int  # reading orders the prior learns: 1 the raster; 2 also its reverse; 4 also from the other corners
-    dropout: float
-    steps: int
-    batch: int
-    learning_rate: float
-    patience: int  # validations without improvement before it stops
+    dropout: float  # in the residual layers
+    steps: int  # optimiser steps at most
+    batch: int  # code grids in a step
+    learning_rate: float  # highest, after the warm-up
+    patience: int  # validations without improvement before it stops; 0 never stops early
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,6 @@ SECTIONS: dict[str, type] = {
 PARAMS_KEYS = ("settings", "seed", "categories", "overrides")
 CHOICES = {
     ("augment", "policy"): POLICIES,
-    ("vqvae", "latent"): ("pixels", "features"),
     ("vqvae", "codebook"): ("ema", "loss"),
     ("promotion", "policy"): ("auto", "manual"),
 }

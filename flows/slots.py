@@ -24,9 +24,7 @@ def ensure_slots(reset: bool = False) -> None:
             client.read_global_concurrency_limit_by_name(GPU)
         except ObjectNotFound:
             try:
-                client.create_global_concurrency_limit(
-                    GlobalConcurrencyLimitCreate(name=GPU, limit=device_count())
-                )
+                client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=GPU, limit=device_count()))
             except ObjectAlreadyExists:
                 return  # another run made it in between
         else:

@@ -43,9 +43,7 @@ def status(root: Path) -> list[CategoryStatus]:
     """Return every category of params.yaml; none of it changes anything."""
     categories = [str(name) for name in read_params(root)["categories"] or []]
     if not categories:
-        raise UserError(
-            "there is no category yet; `kintsugi sample` makes one, `kintsugi import` brings one in"
-        )
+        raise UserError("there is no category yet; `kintsugi sample` makes one, `kintsugi import` brings one in")
     nodes = load_graph(root, categories)
     stale = versioning.stale_stages(root, [node.name for node in nodes])
     versions = _versions(root, categories)
@@ -67,9 +65,7 @@ def _stages(nodes: list[StageNode], stale: dict[str, list[str]]) -> tuple[StageS
             reasons[node.name] = "; ".join(stale[node.name])
         elif before := [up.partition("@")[0] for up in node.upstream if up in reasons]:
             reasons[node.name] = f"comes after {', '.join(before)}"
-    return tuple(
-        StageStatus(node.stage, node.name not in reasons, reasons.get(node.name, "")) for node in nodes
-    )
+    return tuple(StageStatus(node.stage, node.name not in reasons, reasons.get(node.name, "")) for node in nodes)
 
 
 def _versions(root: Path, categories: list[str]) -> dict[str, tuple[str, str]]:

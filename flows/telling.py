@@ -19,9 +19,7 @@ EVERY = 5.0  # seconds between two updates on the server
 class Teller:
     """Takes the lines of the stage `name` one by one."""
 
-    def __init__(
-        self, name: str, reporter: Reporter, logger: logging.Logger | logging.LoggerAdapter[Any]
-    ) -> None:
+    def __init__(self, name: str, reporter: Reporter, logger: logging.Logger | logging.LoggerAdapter[Any]) -> None:
         self.name, self.reporter, self.logger = name, reporter, logger
         self._artifact: UUID | None = None
         self._updated = 0.0

@@ -92,15 +92,11 @@ def plan(root: Path, host: str, prefect_port: int, mlflow_port: int) -> tuple[Ad
     if not prefect_api:
         port = free_port(prefect_port, host)
         prefect_api = f"http://{shown}:{port}/api"
-        servers.append(
-            Server("Prefect", _prefect(host, port), _prefect_env(prefect_api), folder / "prefect.log")
-        )
+        servers.append(Server("Prefect", _prefect(host, port), _prefect_env(prefect_api), folder / "prefect.log"))
     mlflow = os.environ.get("MLFLOW_TRACKING_URI", "")
     if not mlflow.startswith(("http://", "https://")):
         port = free_port(mlflow_port, host)
-        servers.append(
-            Server("MLflow", _mlflow(root, mlflow, host, port), _mlflow_env(), folder / "mlflow.log")
-        )
+        servers.append(Server("MLflow", _mlflow(root, mlflow, host, port), _mlflow_env(), folder / "mlflow.log"))
         mlflow = f"http://{shown}:{port}"
     return Addresses(os.getpid(), prefect_api.removesuffix("/api"), prefect_api, mlflow), servers
 

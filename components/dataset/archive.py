@@ -42,9 +42,7 @@ def is_archive(path: Path) -> bool:
     return path.is_file() and (zipfile.is_zipfile(path) or tarfile.is_tarfile(path))
 
 
-def unpack(
-    archive: Path, target: Path, max_members: int = MAX_MEMBERS, max_bytes: int = MAX_BYTES
-) -> None:
+def unpack(archive: Path, target: Path, max_members: int = MAX_MEMBERS, max_bytes: int = MAX_BYTES) -> None:
     """Unpack `archive` into the folder `target`.
 
     Raises UserError, naming the member, for one that would land outside of `target` (absolute, a drive or
@@ -70,9 +68,7 @@ def safe_path(name: str) -> PurePosixPath:
     plain = name.replace("\\", "/")
     parts = [part for part in plain.split("/") if part not in ("", ".")]
     if plain.startswith("/") or re.match(r"[A-Za-z]:", plain) or ".." in parts or "\0" in plain:
-        raise UserError(
-            f"archive member {name!r} would be written outside of its folder; do not trust this archive"
-        )
+        raise UserError(f"archive member {name!r} would be written outside of its folder; do not trust this archive")
     return PurePosixPath(*parts)
 
 
@@ -118,9 +114,7 @@ def _checked(members: Iterator[Member], max_members: int, max_bytes: int, archiv
     return kept
 
 
-def _unpack(
-    members: list[Member], archive: zipfile.ZipFile | tarfile.TarFile, target: Path, max_bytes: int
-) -> None:
+def _unpack(members: list[Member], archive: zipfile.ZipFile | tarfile.TarFile, target: Path, max_bytes: int) -> None:
     left = max_bytes
     target.mkdir(parents=True, exist_ok=True)
     for member in members:

@@ -49,9 +49,7 @@ class Row:
     error: str = ""
 
 
-def build_manifest(
-    category_dir: Path, workers: int | None = None, max_megapixels: float = 100.0
-) -> pd.DataFrame:
+def build_manifest(category_dir: Path, workers: int | None = None, max_megapixels: float = 100.0) -> pd.DataFrame:
     """Read every file of a category once and return the manifest: train first, then test, by path.
 
     Columns: path and mask (posix, relative to `category_dir`), part (train | test), label (0 normal,
@@ -173,9 +171,7 @@ def files_of(folder: Path) -> list[Path]:
     """The files of one folder, sorted, without hidden ones and file managers' clutter."""
     if not folder.is_dir():
         return []
-    return sorted(
-        p for p in folder.iterdir() if p.is_file() and p.name[0] != "." and p.name.lower() not in CLUTTER
-    )
+    return sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != "." and p.name.lower() not in CLUTTER)
 
 
 def _folders(category_dir: Path) -> list[tuple[str, str, Path]]:

@@ -153,7 +153,5 @@ def commit_files(root: Path, branch: str, paths: Sequence[str], message: str) ->
 
 
 def _optional(root: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", *arguments], cwd=root, env=environment(root), capture_output=True, text=True
-    )
+    done = subprocess.run(["git", *arguments], cwd=root, env=environment(root), capture_output=True, text=True)
     return done.stdout.strip() if done.returncode == 0 else ""

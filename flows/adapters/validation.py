@@ -46,9 +46,7 @@ class ValidationReport:
     docs: Path | None = None  # index.html of the Data Docs
 
 
-def expectations(
-    dataset: Dataset, ranges: Mapping[str, tuple[float, float]] | None = None
-) -> list[Expectation]:
+def expectations(dataset: Dataset, ranges: Mapping[str, tuple[float, float]] | None = None) -> list[Expectation]:
     """The rules for a manifest with the columns added by `_judged`; `ranges` bounds further columns."""
     limit = dataset.max_megapixels
     values, between = "ExpectColumnValuesToBeInSet", "ExpectColumnValuesToBeBetween"
@@ -139,9 +137,7 @@ def _run(judged: pd.DataFrame, rules: list[Expectation], docs_dir: Path | None) 
         suite = context.suites.add(gx.ExpectationSuite(NAME))
         for number, rule in enumerate(rules):
             kind = getattr(gx.expectations, rule.kind)
-            suite.add_expectation(
-                kind(column=rule.column, notes=rule.reason, meta={"rule": number}, **rule.options)
-            )
+            suite.add_expectation(kind(column=rule.column, notes=rule.reason, meta={"rule": number}, **rule.options))
         definition = gx.ValidationDefinition(
             name=NAME, data=frame.add_batch_definition_whole_dataframe("all"), suite=suite
         )

@@ -30,7 +30,7 @@ def sample(as_json: AsJson = False) -> None:
     """Make the built-in category `brick`: a photograph's crops, with painted defects and exact masks."""
     root = workspace()
     with clean_stdout():
-        from flows import data
+        import flows.data as data
 
         report = data.add_sample(root)
     _tell(report, as_json)
@@ -54,7 +54,7 @@ def import_images(
     given = {"defects": defects, "masks": masks, "train_list": train_list}
     options = {name: path for name, path in given.items() if path is not None}
     with clean_stdout():
-        from flows import data
+        import flows.data as data
 
         report = data.import_category(root, kind.value, source, category, policy=policy, replace=replace, **options)
     _tell(report, as_json)

@@ -87,7 +87,7 @@ def inspect(
     if as_json:
         emit(table)
     else:
-        show(category, list(table.columns), table.itertuples(index=False))
+        show(category, list(table.columns), table.to_numpy().tolist())
         defective = int((table["verdict"] == "defective").sum())
         typer.echo(f"{len(table)} images, {defective} defective, {len(unread)} not readable; see {out}")
     for row in unread.itertuples():

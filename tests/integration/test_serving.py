@@ -129,9 +129,7 @@ def test_the_map_may_be_left_out_and_every_depth_is_read(server: tuple[str, Path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("content", [None, b"GIF89a nonsense", b"", b"\x89PNG\r\n\x1a\n and then no more"])
-def test_what_is_no_image_is_refused_and_its_row_named(
-    server: tuple[str, Path], content: bytes | None
-) -> None:
+def test_what_is_no_image_is_refused_and_its_row_named(server: tuple[str, Path], content: bytes | None) -> None:
     image = "not base64!" if content is None else base64.b64encode(content).decode()
     with pytest.raises(urllib.error.HTTPError) as refused:
         ask(server[0], [encoded(NOISE), image])

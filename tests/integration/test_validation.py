@@ -93,9 +93,7 @@ def test_ranges_of_a_category(tmp_path: Path) -> None:
 
 def test_labels_and_parts_that_nobody_knows(tmp_path: Path) -> None:
     manifest = build_manifest(category(tmp_path))
-    odd = manifest.assign(
-        part=["elsewhere", *manifest["part"][1:]], label=[0, 7, *manifest["label"][2:]]
-    )
+    odd = manifest.assign(part=["elsewhere", *manifest["part"][1:]], label=[0, 7, *manifest["label"][2:]])
     report = validate(odd, SETTINGS)
     assert report.failures == [
         (odd["path"][0], "is in no known part (train, val, calib, test)"),

@@ -104,9 +104,7 @@ def test_copies_within_train_are_said(tmp_path: Path, data: Path) -> None:
     source = photos(tmp_path / "ok")
     (source / "z.png").write_bytes((source / "photo 07 é.png").read_bytes())
     warnings = import_folder(source, data, "nut", SETTINGS).warnings
-    assert warnings == (
-        "1 training images repeat another's bytes, e.g. train/good/photo 07 é.png = train/good/z.png",
-    )
+    assert warnings == ("1 training images repeat another's bytes, e.g. train/good/photo 07 é.png = train/good/z.png",)
 
 
 def test_a_validation_that_refuses_changes_nothing(tmp_path: Path, data: Path) -> None:
