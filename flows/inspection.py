@@ -14,6 +14,7 @@ from components.device import find_device
 from components.errors import UserError
 from components.evaluate.figures import display, outline, overlay
 from components.inspector import BATCH, Inspection, Inspector
+from flows import drift
 from flows.adapters import registry, served, tracking
 
 MAX_MEGAPIXELS = 100.0
@@ -44,6 +45,7 @@ def inspect(root: Path, category: str, paths: Sequence[Path], out: Path, device:
     inspector, model = champion(root, category, device)
     out.mkdir(parents=True, exist_ok=True)
     rows = [row for at in range(0, len(files), BATCH) for row in _inspect_group(inspector, files[at : at + BATCH], out)]
+    drift.append(root, category, pd.DataFrame(rows, columns=["path", "score", "least_likelihood"]).assign(model=model))
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     table["model"] = model
     table.to_csv(out / "results.csv", index=False)
@@ -82,6 +84,7 @@ def _inspect_group(inspector: Inspector, files: Sequence[Path], out: Path) -> It
             "verdict": "defective" if found.anomalous else "normal",
             "regions": cv2.connectedComponents(found.mask.astype(np.uint8), connectivity=8)[0] - 1,
             "seconds": found.seconds,
+            "least_likelihood": float(found.likelihood.min()),
             "error": "",
         }
 

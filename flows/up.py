@@ -1,4 +1,4 @@
-"""`kintsugi up`: Prefect's and MLflow's servers for one workspace, as one process tree."""
+"""`kintsugi up`: Prefect's and MLflow's servers and the deployments of one workspace, as one process tree."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from components.errors import UserError
-from flows import environment
+from flows import environment, plant
 from flows.adapters.leash import leashed
 from flows.server import QUICK_SLOTS, START_TIMEOUT, exclusive, free_port, healthy, stop_group
 
@@ -67,6 +67,7 @@ def up(
             say(_already(folder, taken))
             return
         addresses, servers = plan(root, host, prefect_port, mlflow_port)
+        servers += deployments(root, addresses)
         with _signals(stop or threading.Event()) as stopped, _serving(servers) as processes:
             if not _wait_healthy(addresses, processes, stopped):
                 return
@@ -75,7 +76,7 @@ def up(
             try:
                 say(f"Prefect  {addresses.prefect}")
                 say(f"MLflow   {addresses.mlflow}")
-                say("Ctrl-C stops both")
+                say("Ctrl-C stops all of it")
                 while not stopped.wait(1):
                     _check_alive(processes)
             finally:
@@ -99,6 +100,16 @@ def plan(root: Path, host: str, prefect_port: int, mlflow_port: int) -> tuple[Ad
         servers.append(Server("MLflow", _mlflow(root, mlflow, host, port), _mlflow_env(), folder / "mlflow.log"))
         mlflow = f"http://{shown}:{port}"
     return Addresses(os.getpid(), prefect_api.removesuffix("/api"), prefect_api, mlflow), servers
+
+
+def deployments(root: Path, addresses: Addresses) -> list[Server]:
+    """Return what serves watch, ingest-and-retrain, promote and drift; nothing in a workspace with no plant."""
+    if not (root / plant.FILE).is_file():
+        return []
+    command = (sys.executable, "-P", "-m", "flows.deployments", str(root))
+    # PYTHONSAFEPATH is for the runs that it starts: the workspace's folder named mlflow is not the package.
+    env = {"PREFECT_API_URL": addresses.prefect_api, "MLFLOW_TRACKING_URI": addresses.mlflow, "PYTHONSAFEPATH": "1"}
+    return [Server("Deployments", command, env, root / ".kintsugi" / "deployments.log")]
 
 
 def _prefect(host: str, port: int) -> tuple[str, ...]:

@@ -150,8 +150,7 @@ def _finish(root: Path, batch: Batch) -> IngestReport:
             versioning.add_data(root)
             reached("versioned")
     if accepted:
-        if fixity.Objects.of(root).remote:
-            versioning.push(root)
+        _push(root)
         reached("pushed")
         if batch.branch:
             commit = versioning.commit_data(root, batch.branch, _message(batch, len(accepted)))
@@ -170,6 +169,15 @@ def _finish(root: Path, batch: Batch) -> IngestReport:
         commit=commit,
         docs=batch.docs,
     )
+
+
+def _push(root: Path) -> None:
+    if not fixity.Objects.of(root).remote:
+        return
+    try:
+        versioning.push(root)
+    except UserError as error:
+        raise files.PassingError(f"{error}; the images are in and versioned, the next ingest copies them") from error
 
 
 def _message(batch: Batch, accepted: int) -> str:

@@ -10,6 +10,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from components.errors import UserError
+
+
+class PassingError(UserError):
+    """Refused for a reason that passes by itself: the same command can succeed later."""
+
 
 def sha256(path: Path) -> str:
     """Hex sha256 of a file's bytes, "" when there is no such file or it may not be read."""

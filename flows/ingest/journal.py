@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from components.errors import UserError
 from flows.ingest import files
 from flows.server import exclusive
 
@@ -93,7 +92,7 @@ def alone(root: Path, category: str) -> Iterator[None]:
     """Hold the category's ingest lock; UserError names the process that holds it."""
     with exclusive(home(root, category).with_name(f"{category}.lock")) as taken:
         if taken:
-            raise UserError(f"'{category}' is being ingested by process {taken}; wait for it to end")
+            raise files.PassingError(f"'{category}' is being ingested by process {taken}; wait for it to end")
         yield
 
 
@@ -103,7 +102,7 @@ def standing_still(root: Path, category: str) -> Iterator[None]:
     with exclusive(root / ".kintsugi" / "locks" / f"{category}.lock") as taken:
         if taken:
             told = f"'{category}' is being retrained by process {taken}"
-            raise UserError(f"{told}; run the ingest again when it has ended, its decisions are kept")
+            raise files.PassingError(f"{told}; run the ingest again when it has ended, its decisions are kept")
         yield
 
 

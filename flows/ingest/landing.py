@@ -76,7 +76,7 @@ def fetch(root: Path, category: str, place: str, items: list[Waiting]) -> Path:
         try:
             system.get_file(f"{base.rstrip('/')}/{item.name}", str(part))
         except Exception as error:  # each file system has errors of its own
-            raise UserError(f"{place}/{item.name} cannot be fetched ({error}); try again") from error
+            raise files.PassingError(f"{place}/{item.name} cannot be fetched ({error}); try again") from error
         os.replace(part, target)
     return spool
 
@@ -114,7 +114,7 @@ def _remote(place: str) -> list[Waiting]:
     except FileNotFoundError:
         return []
     except Exception as error:
-        raise UserError(f"{place} does not answer ({error}); check the address and credentials") from error
+        raise files.PassingError(f"{place} does not answer ({error}); check the address and credentials") from error
     items = []
     for path, info in sorted(found.items()):
         name = PurePosixPath(path).relative_to(PurePosixPath(base))
