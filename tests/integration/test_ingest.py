@@ -1,0 +1,229 @@
+"""Ingest: what joins, what is set aside, releases, locks, addresses, and SIGKILL at every step."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from components.errors import UserError
+from flows import fixity, ingest
+from flows.adapters import versioning
+from flows.ingest import files, journal, judge
+from flows.ingest.files import PassingError
+from flows.server import exclusive
+from tests import plant_fixture as plants
+from tests.artifacts_fixture import REPO
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A plant on `landing/brick` that commits to the branch `data`, with a quick DVC."""
+    made = plants.make_plant(tmp_path / "plant", branch="data")
+    (made / ".kintsugi").mkdir()
+    plants.quick_dvc(monkeypatch.setattr)
+    versioning.add_data(made)
+    return made
+
+
+def contents(root: Path) -> Counter[str]:
+    """sha256 of every image and other file that landed or was there, wherever it is now."""
+    places = [root / "landing", root / "data", root / "held", root / "quarantine"]
+    paths = [p for place in places for p in place.rglob("*") if p.is_file()]
+    notes = {p for p in paths if p.suffix == ".json" and p.parts[-3] in ("held", "quarantine")}
+    return Counter(files.sha256(path) for path in paths if path not in notes)
+
+
+def git(root: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=root, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_twenty_bad_images_among_a_hundred_good_ones(tmp_path: Path) -> None:
+    """With real Great Expectations, DVC and git."""
+    root = plants.make_plant(tmp_path / "plant", branch="data")
+    plants.land_good(root, 100)
+    bad = plants.land_bad(root)
+    assert len(bad) == 20
+    before = contents(root)
+    report = ingest.ingest(root, "brick", scorer=plants.champion)
+    aside = {
+        fate.name: (kind, "; ".join(fate.reasons))
+        for kind in ("held", "quarantined", "duplicates")
+        for fate in getattr(report, kind)
+    }
+    assert aside.keys() == bad.keys()
+    for name, (kind, reason) in bad.items():
+        assert aside[name][0] == kind and reason in aside[name][1], (name, aside[name])
+    assert len(report.accepted) == 100 and all(fate.score is not None for fate in report.accepted)
+    assert len(list((root / "data/brick/train/good").iterdir())) == 124
+    assert contents(root) == before and not list((root / "landing/brick").iterdir())
+    for folder, count in (("held", 2), ("quarantine", 18)):
+        notes = sorted((root / folder / "brick").glob("*.json"))
+        assert len(notes) == count
+        for note in notes:
+            kept = json.loads(note.read_text())
+            assert kept["reasons"] and kept["sha256"] == files.sha256(note.with_suffix(""))
+    held = json.loads((root / "held/brick/scratched.png.json").read_text())
+    assert held["score"] > held["threshold"] and held["model"] == "production.brick/1"
+    assert (root / report.docs).is_file()
+    assert report.data_md5 == fixity.listing_md5(fixity.listing(root / "data"))
+    assert report.data_md5 in git(root, "show", "data:data.dvc") and report.commit == git(root, "rev-parse", "data")
+    assert git(root, "rev-parse", "main") != report.commit
+    stored = fixity.Objects.of(root).listing(report.data_md5)
+    assert stored is not None and len(stored) == 128
+    again = ingest.ingest(root, "brick", scorer=plants.champion)
+    assert not (again.accepted or again.held or again.quarantined) and again.data_md5 == report.data_md5
+
+
+STEPS = (
+    "fetched", "judged", "json 1", "journal written", "move 1", "moved 1", "json 3", "move 3", "moved 5",
+    "all moved", "versioned", "pushed", "committed", "closed",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", STEPS)
+def test_killed_anywhere_nothing_is_lost_doubled_or_half_done(root: Path, moment: str) -> None:
+    plants.land_good(root, 4)
+    landing = root / "landing/brick"
+    plants.save(landing / "a-defect.png", plants.defective(3008))
+    (landing / "b-empty.png").touch()
+    plants.settled(landing / "b-empty.png")
+    before, old = contents(root), versioning.data_md5(root)
+    killed = subprocess.run(
+        [sys.executable, "-P", "-m", "tests.plant_fixture", moment],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(REPO)},
+        capture_output=True,
+        text=True,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert contents(root) == before
+    names = {p.name for p in (root / "data/brick/train/good").iterdir()}
+    now = versioning.data_md5(root)
+    assert now == old or (now == fixity.listing_md5(fixity.listing(root / "data")) and len(names) == 28)
+
+    report = plants.ingest(root)
+    assert contents(root) == before and not list(landing.iterdir())
+    good = sorted(p.name for p in (root / "data/brick/train/good").iterdir())
+    assert good == [f"{i:03}.png" for i in range(24)] + [f"n{i:03}.png" for i in range(4)]
+    for folder, name in (("held", "a-defect.png"), ("quarantine", "b-empty.png")):
+        found = sorted(p.name for p in (root / folder / "brick").iterdir())
+        assert [n for n in found if not n.startswith(".")] == [name, f"{name}.json"]
+    assert journal.read(root, "brick") is None
+    assert versioning.data_md5(root) == report.data_md5 == fixity.listing_md5(fixity.listing(root / "data"))
+    assert report.data_md5 in git(root, "show", "data:data.dvc")
+    assert git(root, "rev-list", "--count", "main..data") == "1"
+
+
+def test_two_at_once_one_wins_and_the_other_says_so(root: Path) -> None:
+    plants.land_good(root, 1)
+    with exclusive(root / ".kintsugi/ingest/brick.lock"), pytest.raises(PassingError, match="is being ingested"):
+        plants.ingest(root)
+    assert len(plants.ingest(root).accepted) == 1
+
+
+def test_images_stand_still_while_a_model_learns_from_them(root: Path) -> None:
+    plants.land_good(root, 1)
+    good = root / "data/brick/train/good"
+    with exclusive(root / ".kintsugi/locks/brick.lock"), pytest.raises(PassingError, match="is being retrained"):
+        plants.ingest(root)
+    assert len(list(good.iterdir())) == 24
+    assert len(plants.ingest(root).accepted) == 1 and len(list(good.iterdir())) == 25
+
+
+def test_a_person_releases_a_held_image(root: Path) -> None:
+    image = plants.save(root / "landing/brick/odd.png", plants.defective(1))
+    digest = files.sha256(image)
+    assert [fate.name for fate in plants.ingest(root).held] == ["odd.png"]
+    for by, why, name, message in (
+        ("", "normal", "odd.png", "is signed"),
+        ("Ann", " ", "odd.png", "is signed"),
+        ("Ann", "a reflection", "../../data/brick/train/good/000.png", "is not held"),
+        ("Ann", "a reflection", "none.png", "is not held"),
+    ):
+        with pytest.raises(UserError, match=message):
+            ingest.release(root, "brick", [Path(name)], by, why)
+    report = ingest.release(root, "brick", [root / "held/brick/odd.png"], "Ann", "a reflection")
+    assert files.sha256(root / "data/brick/train/good/odd.png") == digest
+    assert not list((root / "held/brick").iterdir())
+    (fate,) = report.accepted
+    assert (fate.by, fate.why) == ("Ann", "a reflection") and fate.score is not None
+    assert "Ann: a reflection" in git(root, "log", "-1", "--format=%s", "data")
+
+
+def test_landing_again_is_known_until_someone_takes_it_out(root: Path) -> None:
+    image = plants.defective(1)
+    plants.save(root / "landing/brick/odd.png", image)
+    plants.ingest(root)
+    plants.save(root / "landing/brick/odd.png", image)
+    (fate,) = plants.ingest(root).duplicates
+    assert fate.reasons == ("has the same bytes as held/odd.png",)
+    for path in (root / "held/brick").iterdir():
+        path.unlink()
+    for path in (root / "quarantine/brick").iterdir():
+        path.unlink()
+    plants.save(root / "landing/brick/odd.png", image)
+    assert len(plants.ingest(root).held) == 1
+
+
+def test_other_names_same_name_and_files_being_written(root: Path) -> None:
+    plants.save(root / "landing/brick/000.png", plants.texture(2000))
+    plants.save(root / "landing/brick/monday/000.png", plants.texture(2001))
+    fresh = root / "landing/brick/fresh.png"
+    fresh.write_bytes(b"\x89PNG")
+    report = plants.ingest(root)
+    names = [Path(fate.target).name for fate in report.accepted]
+    assert len(set(names)) == 2 and all(name.startswith("000-") for name in names)
+    assert report.unsettled == 1 and fresh.exists()
+
+
+def test_an_address_is_fetched_once(root: Path) -> None:
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    source = plants.save(root / "scratch.png", plants.texture(2000))
+    memory.pipe("/line/brick/n.png", source.read_bytes())
+    memory.pipe("/line/brick/bad.png", b"no pixels")
+    for accepted, quarantined in ((1, 1), (0, 0)):
+        report = ingest.ingest(root, "brick", "memory://line/brick", scorer=plants.champion, validator=plants.validator)
+        assert (len(report.accepted), len(report.quarantined)) == (accepted, quarantined)
+    assert (root / "data/brick/train/good/n.png").read_bytes() == source.read_bytes()
+    assert memory.exists("/line/brick/n.png")  # the bucket is not ours to empty
+    memory.pipe("/line/brick/bad.png", plants.save(root / "scratch.png", plants.texture(2001)).read_bytes())
+    again = ingest.ingest(root, "brick", "memory://line/brick", scorer=plants.champion, validator=plants.validator)
+    assert [fate.name for fate in again.accepted] == ["bad.png"]
+
+
+def test_no_champion_yet_none_held(root: Path) -> None:
+    plants.save(root / "landing/brick/odd.png", plants.defective(1))
+    report = ingest.ingest(root, "brick", scorer=lambda root, category: None, validator=plants.validator)
+    assert len(report.accepted) == 1 and report.model == "" and report.accepted[0].score is None
+
+
+def test_a_remote_that_fails_is_tried_again_by_the_next_ingest(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(root: Path) -> None:
+        raise UserError("dvc push failed: no route to host")
+
+    plants.land_good(root, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(versioning, "push", fail)
+        with pytest.raises(PassingError, match="no route"):
+            plants.ingest(root)
+    assert journal.read(root, "brick") is not None
+    report = plants.ingest(root)
+    assert len(report.accepted) == 2 and journal.read(root, "brick") is None
+
+
+def test_wrong_landing_and_category(root: Path) -> None:
+    with pytest.raises(UserError, match="is no folder"):
+        ingest.ingest(root, "brick", root / "nowhere")
+    with pytest.raises(UserError, match="did you mean 'brick'"):
+        ingest.ingest(root, "brik")
+    assert judge.bad_name("000.png") == ""
