@@ -132,14 +132,15 @@ def _own_rules(place: Place, single: pd.DataFrame, images: pd.DataFrame, train: 
     limit = known.near_limit(known.thumbnails_of(train), place.settings.near_duplicate)
     away = known.distances(known.thumbnails_of(single), known.thumbnails_of(readable))
     among = known.distances(known.thumbnails_of(single), known.thumbnails_of(single))
+    flat = np.sqrt((known.thumbnails_of(single) ** 2).mean(1)) < 2 * limit  # no picture: all such are alike
     reasons: list[str] = []
     for at, (path, error) in enumerate(zip(single["path"], single["error"], strict=True)):
         reason = bad_name(path) or str(error)
-        if not reason and len(readable) and away[at].min() < limit:
+        if not reason and not flat[at] and len(readable) and away[at].min() < limit:
             twin = readable["path"].iloc[int(away[at].argmin())]
             reason = f"is nearly the same picture as {place.category}/{twin}"
         earlier = [i for i in np.flatnonzero(among[at, :at] < limit) if not reasons[i]]
-        if not reason and earlier:
+        if not reason and not flat[at] and earlier:
             reason = (
                 f"is nearly the same picture as {_printable(single['path'].iloc[earlier[0]])}, which landed with it"
             )

@@ -35,7 +35,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def contents(root: Path) -> Counter[str]:
     """sha256 of every image and other file that landed or was there, wherever it is now."""
     places = [root / "landing", root / "data", root / "held", root / "quarantine"]
-    paths = [p for place in places for p in place.rglob("*") if p.is_file()]
+    paths = [p for place in places for p in place.rglob("*") if p.is_file() and p.name[0] != "."]
     notes = {p for p in paths if p.suffix == ".json" and p.parts[-3] in ("held", "quarantine")}
     return Counter(files.sha256(path) for path in paths if path not in notes)
 
@@ -155,7 +155,7 @@ def test_a_person_releases_a_held_image(root: Path) -> None:
     assert not list((root / "held/brick").iterdir())
     (fate,) = report.accepted
     assert (fate.by, fate.why) == ("Ann", "a reflection") and fate.score is not None
-    assert "Ann: a reflection" in git(root, "log", "-1", "--format=%s", "data")
+    assert "Ann: a reflection" in git(root, "log", "-1", "--format=%s", "refs/heads/data")
 
 
 def test_landing_again_is_known_until_someone_takes_it_out(root: Path) -> None:
