@@ -97,8 +97,8 @@ class Attention(nn.Module):
         silence(self.out)
 
     def split(self, x: Tensor) -> Tensor:
-        """(B, C, h, W) to (B, heads, h * W, C / heads)."""
-        return x.flatten(2).unflatten(1, (self.heads, -1)).transpose(2, 3)
+        """(B, C, h, W) to (B, heads, h * W, C / heads), a view of a tensor that is channels last."""
+        return x.permute(0, 2, 3, 1).flatten(1, 2).unflatten(2, (self.heads, -1)).transpose(1, 2)
 
     def forward(self, x: Tensor, rows: Rows | None = None) -> Tensor:
         q, k, v = self.qkv(F.elu(x)).chunk(3, 1)
@@ -111,7 +111,7 @@ class Attention(nn.Module):
             first = k.shape[2] - queries
             mask = torch.ones(queries, k.shape[2], dtype=torch.bool, device=x.device).tril(first)
         seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
-        seen = seen.transpose(2, 3).flatten(1, 2).unflatten(2, (-1, width))
+        seen = seen.transpose(1, 2).flatten(2).unflatten(1, (-1, width)).permute(0, 3, 1, 2)
         return x + F.glu(self.out(seen), dim=1)
 
 

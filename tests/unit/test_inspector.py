@@ -1,0 +1,72 @@
+"""The packaged model: what is inspected, what a damaged bundle does, images of every depth."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from components.errors import UserError
+from components.inspector import Inspector
+from tests.artifacts_fixture import write_bundle
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    folder = tmp_path / "package"
+    write_bundle(folder)
+    return folder
+
+
+def image(size=(70, 50), channels=1, dtype=np.uint8):
+    rng = np.random.default_rng(0)
+    return rng.integers(0, np.iinfo(dtype).max, (*size, channels)).astype(dtype)
+
+
+def test_an_inspection_is_whole_and_consistent(package):
+    inspector = Inspector.load(package)
+    for found in inspector.inspect([image(), image((40, 90))]):
+        size = inspector.image_size
+        assert found.score_map.shape == found.mask.shape == (size, size)
+        assert found.restored.shape == found.reconstructed.shape == (size, size, 3)
+        assert found.anomalous == (found.score > inspector.image_threshold) == bool(found.mask.any())
+        assert ((0 <= found.likelihood) & (found.likelihood <= 1)).all()
+
+
+def test_an_image_scores_the_same_alone_and_in_a_batch(package):
+    inspector = Inspector.load(package)
+    images = [np.roll(image(), shift, 0) for shift in range(5)]
+    together = [found.score for found in inspector.inspect(images)]
+    alone = [inspector.inspect([one])[0].score for one in images]
+    assert together == pytest.approx(alone, rel=1e-3, abs=1e-3)
+
+
+def test_depth_and_colour_do_not_change_what_is_seen(package):
+    inspector = Inspector.load(package)
+    grey = image(dtype=np.uint8)
+    variants = [grey, grey.astype(np.uint16) * 257, np.repeat(grey, 3, axis=2)]
+    scores = [found.score for found in inspector.inspect(variants)]
+    assert scores == pytest.approx([scores[0]] * 3, rel=0.02, abs=0.02)
+
+
+def test_damaged_weights_are_refused(package):
+    weights = package / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(UserError, match="damaged"):
+        Inspector.load(package)
+
+
+def test_a_foreign_format_is_refused(package):
+    path = package / "bundle.json"
+    bundle = json.loads(path.read_text())
+    path.write_text(json.dumps(bundle | {"format": 99}))
+    with pytest.raises(UserError, match="format 99"):
+        Inspector.load(package)
+
+
+def test_missing_files_are_told(package):
+    (package / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="does not exist"):
+        Inspector.load(package)
