@@ -1,6 +1,6 @@
 """Inference: the packaged model's milliseconds per image, one at a time and in batches of eight.
 
-    python benchmarks/inference.py CATEGORY [--peers feature_baselines.py --data DATA_ROOT]
+    python benchmarks/inference.py [CATEGORY] [--peers feature_baselines.py --data DATA_ROOT]
 
 With --peers the given script (PaDiM and PatchCore on the same images) runs in the same sitting and the
 ratios are printed. Times are of `Inspector.inspect` on decoded images: resizing, both models, restoration,
@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from benchmarks._trained import choose as trained
 from components.dataset.images import read_image
 from components.inspector import Inspector
 from components.settings import find_root
@@ -28,16 +29,17 @@ WARM_UP = 3
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("category")
+    parser.add_argument("category", nargs="?")
     parser.add_argument("--peers")
     parser.add_argument("--data")
     options = parser.parse_args()
     root = find_root()
-    folder = root / "artifacts" / options.category
+    category = trained(root, options.category)
+    folder = root / "artifacts" / category
     inspector = Inspector.load(folder / "package")
     manifest = pd.read_csv(folder / "augment" / "manifest.csv", keep_default_na=False)
     test = manifest[manifest.part == "test"]
-    images = [read_image(root / "data" / options.category / path, 100) for path in test.path]
+    images = [read_image(root / "data" / category / path, 100) for path in test.path]
     for image in images[:WARM_UP]:
         inspector.inspect([image])
     single = []
@@ -50,13 +52,13 @@ def main() -> int:
     batch = (time.perf_counter() - started) * 1e3 / len(images)
     times, good = np.array(single), (test.label == 0).to_numpy()
     print(
-        f"{options.category}: {len(images)} images, {torch.get_num_threads()} threads, "
+        f"{category}: {len(images)} images, {torch.get_num_threads()} threads, "
         f"score {inspector.calibration['score']}: "
         f"single {times.mean():.1f} ms (median {np.median(times):.1f}, good parts {times[good].mean():.1f}, "
         f"worst {times.max():.1f}), batches of 8 {batch:.1f} ms per image"
     )
     if options.peers:
-        said = subprocess.run([sys.executable, options.peers, options.data, options.category, "--json"],
+        said = subprocess.run([sys.executable, options.peers, options.data, category, "--json"],
                               check=True, capture_output=True, text=True).stdout  # fmt: skip
         for line in said.splitlines():
             if line.startswith("{"):

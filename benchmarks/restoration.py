@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from benchmarks._trained import choose as trained
 from components.arrays import unit
 from components.dataset.images import read_image
 from components.inspector import Inspector
@@ -24,7 +25,7 @@ from components.settings import find_root
 from tests.unit.reference import restore_naively
 
 
-def choose(root: Path, category: str, count: int) -> list[str]:
+def pictures(root: Path, category: str, count: int) -> list[str]:
     """`count` test images, taken in turn from every defect type and the good ones."""
     manifest = pd.read_csv(root / "artifacts" / category / "augment" / "manifest.csv", keep_default_na=False)
     test = manifest[manifest.part == "test"]
@@ -38,16 +39,12 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=8)
     options = parser.parse_args()
     root = find_root()
-    trained = [c for c in ("bottle", "brick") if (root / "artifacts" / c / "package" / "bundle.json").exists()]
-    category = options.category or (trained[0] if trained else "")
-    if not category:
-        print("benchmarks/restoration.py: no trained category; run `kintsugi run` first", file=sys.stderr)
-        return 1
+    category = trained(root, options.category)
     inspector = Inspector.load(root / "artifacts" / category / "package")
     prior, eta = inspector.detector.prior, inspector.calibration["eta"]
     rule = inspector.calibration["neighbour_rule"]
     rows, differing = [], 0
-    for name in choose(root, category, options.images):
+    for name in pictures(root, category, options.images):
         image = read_image(root / "data" / category / name, 100)
         x = torch.from_numpy(unit(image, inspector.channels, inspector.calibration["white"], inspector.image_size))
         with torch.no_grad():
