@@ -59,10 +59,8 @@ def main() -> None:
                 if step >= 0:
                     seconds[kind] += time.perf_counter() - started
     rate = {kind: options.steps / spent for kind, spent in seconds.items()}
-    print(
-        f"{config.batch} images of 256 x 256 a step, {torch.get_num_threads()} threads: "
-        f"bare {rate['bare']:.2f} steps/s, with the loader {rate['loaded']:.2f} steps/s, {rate['loaded'] / rate['bare']:.0%}"
-    )
+    print(f"{config.batch} images of 256 x 256 a step, {torch.get_num_threads()} threads")
+    print(f"bare {rate['bare']:.2f} steps/s, with the loader {rate['loaded']:.2f}: {rate['loaded'] / rate['bare']:.0%}")
 
 
 if __name__ == "__main__":

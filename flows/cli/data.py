@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.cli.common import AsJson, clean_stdout, emit, show, workspace
+
+if TYPE_CHECKING:
+    from components.dataset.importers import ImportReport
 
 
 class Kind(StrEnum):
@@ -60,13 +63,12 @@ def import_images(
     _tell(report, as_json)
 
 
-def _tell(report: object, as_json: bool) -> None:
+def _tell(report: ImportReport, as_json: bool) -> None:
     from flows.outcome import plain
 
-    values = plain(report)
     if as_json:
-        emit(values)
-    elif isinstance(values, dict):
-        show("imported", ["what", "how many"], [(key, value) for key, value in values.items() if value != []])
-    elif values is not None:
-        typer.echo(str(values))
+        emit(plain(report))
+        return
+    show(f"{report.category} ({report.policy})", ["part", "images"], list(report.counts.items()))
+    for warning in report.warnings:
+        typer.echo(warning)
