@@ -42,7 +42,7 @@ class Watch:
 class Drift:
     """When the scores of late are no longer those of the calibration."""
 
-    cron: str  # when to look, in UTC
+    every: float  # hours between two looks
     days: float  # the window that is compared
     images: int  # fewer scores than this say nothing
     p_value: float  # Kolmogorov-Smirnov below this, and
