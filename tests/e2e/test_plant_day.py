@@ -75,6 +75,8 @@ def make_plant(root: Path) -> Path:
             settings[section].update(values)
 
     edit(root / "settings/standard.yaml", shrink)
+    sections = ("dataset", "augment", "vqvae", "prior", "calibrate", "evaluate")
+    edit(root / "params.yaml", lambda params: params["overrides"]["brick"].update({name: {} for name in sections}))
     limits = {"minimum": {"image_auroc": 0.0}, "maximum": {}, "tolerance": {}}
     edit(root / "mlflow/gates.yaml", lambda gates: gates.update(test=limits, synthetic=limits))
 
@@ -194,7 +196,7 @@ def test_images_land_and_a_model_serves_is_taken_back_and_audited(day: tuple[Pat
     (landing / "empty.png").write_bytes(b"")
 
     run = eventually("ingest and retrain", lambda: api.ended("ingest-and-retrain", 1))
-    assert run["state"]["type"] == "COMPLETED", run["state"]
+    assert run["state"]["type"] == "COMPLETED", logs(root)
     assert len(run["parameters"]["digest"]) == 64  # the event's, so the trigger started it
     assert not list(landing.iterdir())
     good = {path.name for path in (root / "data/brick/train/good").iterdir()}
