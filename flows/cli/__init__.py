@@ -11,7 +11,7 @@ import typer
 
 import flows.environment  # noqa: F401  first: sets what the libraries read when they are imported
 from components.errors import UserError
-from flows.cli import data, models, plant, running, servers
+from flows.cli import compare, data, models, plant, running, servers
 
 INTERRUPTED = 130  # what shells expect of a command that Ctrl-C ended
 
@@ -40,7 +40,7 @@ def options(
     """Options of the program itself; see the commands for the work."""
 
 
-for theme in (data, plant, running, models, servers):
+for theme in (data, plant, running, compare, models, servers):
     theme.register(app)
 
 

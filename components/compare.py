@@ -1,0 +1,247 @@
+"""Every method on one protocol: the packaged model and its ablations, and the papers' baselines beside it.
+
+A method turns images (B, C, S, S) in [0, 1] into score maps float32 (B, S, S). Whatever it is, its threshold is
+the largest image score of the `calib` normals, as in calibrate.py, and its metrics are those of evaluate/ on the
+same test cases.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from components import metrics, stage
+from components.arrays import open_images, to_tensor, unit
+from components.baselines import CLASSES
+from components.baselines.cache import fit_or_load
+from components.baselines.feature_dictionary import MissingBackboneError
+from components.baselines.job import Frame
+from components.baselines.settings import Baselines
+from components.calibrate import BATCH, look
+from components.detector import SCORES, Detector
+from components.device import find_device
+from components.evaluate.protocol import cases, pixel_metrics
+from components.inspector import Inspector
+from components.settings import Evaluate, Settings, _known
+from components.standard import standard
+
+METRICS = (
+    "image_auroc", "pixel_auroc", "aupro_30", "pro", "image_balanced_accuracy", "image_f1", "pixel_f1",
+)  # fmt: skip
+COSTS = ("fit_seconds", "inference_ms", "megabytes")
+COLUMNS = ("method", "what", "chosen", *METRICS, "threshold", *COSTS, "note")
+NO_RULE = {f"{name}_without_rule": name for name in ("restored", "restored_likelihood")}
+GROUPS = {"package": (*SCORES, *NO_RULE), "baselines": tuple(CLASSES)}
+NAMES = GROUPS["package"] + GROUPS["baselines"]
+WHAT = {
+    "restored": "restored - reconstructed (Eq. 6: the paper's own)",
+    "reconstruction": "input - reconstruction",
+    "input_restored": "input - restored",
+    "likelihood": "the prior's likelihood of the codes",
+    "restored_likelihood": "that likelihood, given the restored codes",
+}
+TIMED = 16  # test images, spread over all, one at a time
+WARM_UP = 2
+
+Score = Callable[[Tensor], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What every method faces: `calib` (M, S, S, C) and `images` (N, S, S, C), float32 in [0, 1]; `masks` bool
+    (N, S, S); `cases`, a row per image with label and mask_known; the smallest region that counts, in pixels."""
+
+    calib: np.ndarray
+    images: np.ndarray
+    masks: np.ndarray
+    cases: pd.DataFrame
+    area: int
+    synthetic: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`table` has COLUMNS, a row per method (a method that was left out has its reason in `note`); `protocol`
+    says in words what the numbers are."""
+
+    category: str
+    table: pd.DataFrame
+    protocol: str
+
+
+def names_of(wanted: Sequence[str]) -> list[str]:
+    """The methods in `wanted`, groups resolved, in the table's order; all when there are none. UserError offers
+    the nearest name."""
+    _known(dict.fromkeys(wanted), (*NAMES, *GROUPS), "--methods")
+    chosen = {name for word in wanted for name in GROUPS.get(word, (word,))}
+    return [name for name in NAMES if name in chosen or not wanted]
+
+
+def compare(root: Path, settings: Settings, configs: Baselines, names: Sequence[str]) -> Comparison:
+    """Score the methods `names` on a category whose stages have run; baselines are trained where no cache has them.
+
+    Raises UserError where the category has no package yet.
+    """
+    device = find_device()
+    inspector = Inspector.load(stage.folder(root, settings.category, "package"), str(device))
+    trial = load_trial(root, settings, inspector)
+    rows = list(package_rows(root, settings, inspector, trial, names))
+    rows += baseline_rows(root, settings, configs, inspector, trial, [name for name in names if name in CLASSES])
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    return Comparison(settings.category, table, protocol(inspector, trial, settings.evaluate))
+
+
+def load_trial(root: Path, settings: Settings, inspector: Inspector) -> Trial:
+    """The calibration normals that the package's thresholds came from, and the test cases, at the model's size."""
+    folder = stage.folder(root, settings.category, "augment")
+    manifest = pd.read_csv(folder / "manifest.csv", keep_default_na=False)
+    white, size = float(inspector.calibration["white"]), inspector.image_size
+    calib = np.array(open_images(folder, "calib")[: inspector.calibration["images"]]).astype(np.float32)
+    synthetic, todo = cases(root / "data" / settings.category, manifest, inspector, settings.seed)
+    images, masks, rows = [], [], []
+    for case in todo:
+        image, mask = case.read()
+        truth = np.zeros(image.shape[:2], bool) if mask is None else mask
+        images.append(unit(image, inspector.channels, white, size))
+        masks.append(cv2.resize(truth.astype(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST) > 0)
+        rows.append({"path": case.path, "label": case.label, "mask_known": int(mask is not None or not case.label)})
+    return Trial(np.clip(calib / np.float32(white), 0, 1), np.stack(images), np.stack(masks), pd.DataFrame(rows),
+                 inspector.min_area, synthetic)  # fmt: skip
+
+
+def judge(calib: np.ndarray, maps: np.ndarray, trial: Trial, config: Evaluate) -> dict[str, float]:
+    """METRICS and the threshold, from the maps (M, S, S) of the calibration normals and (N, S, S) of the test."""
+    threshold = max(metrics.area_score(m, trial.area) for m in calib)
+    scores = np.array([metrics.area_score(m, trial.area) for m in maps])
+    labels, known = trial.cases.label.to_numpy(), trial.cases.mask_known.to_numpy() == 1
+    return pixel_metrics(maps[known], trial.masks[known], threshold, config) | {
+        "image_auroc": metrics.auroc(labels, scores),
+        "image_balanced_accuracy": metrics.balanced_accuracy(labels, scores > threshold),
+        "image_f1": metrics.f1(labels, scores > threshold),
+        "threshold": threshold,
+    }
+
+
+def package_rows(
+    root: Path, settings: Settings, inspector: Inspector, trial: Trial, names: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """The scores of the packaged model, with its neighbour rule and without; nothing is trained.
+
+    The base maps of all scores come from one look at each image.
+    """
+    detector, device, category = inspector.detector, inspector.device, settings.category
+    folders = [stage.folder(root, category, name) for name in ("train_vqvae", "train_prior")]
+    seconds = sum(float(pd.read_csv(folder / "curves.csv").seconds.iloc[-1]) for folder in folders)
+    size = _megabytes(detector.vqvae) + _megabytes(detector.prior)
+    ruled = {name: name for name in names if name in SCORES}
+    unruled = {name: NO_RULE[name] for name in names if name in NO_RULE}
+    for rule, todo in ((detector.neighbour_rule, ruled), (False, unruled)):
+        if not todo:
+            continue
+        words = f"compare@{category} package" if todo is ruled else f"compare@{category} without the rule"
+        here = replace(detector, neighbour_rule=rule)
+        calib, maps = (look(here, images, 1.0, device, words) for images in (trial.calib, trial.images))
+        if todo is unruled:  # without the rule normal images look otherwise, too
+            here = replace(here, standards={k: standard(m, here.prior.grid) for k, m in calib.items()})
+        for name, score in todo.items():
+            measured = judge(here.score(calib, score), here.score(maps, score), trial, settings.evaluate)
+            yield measured | {
+                "method": name,
+                "what": _what(score) + (", without the neighbour rule" if todo is unruled else ""),
+                "chosen": todo is ruled and score == inspector.calibration["score"],
+                "fit_seconds": seconds,
+                "inference_ms": milliseconds(_scorer(here, score), trial.images, device),
+                "megabytes": size,
+                "note": "" if todo is ruled or detector.neighbour_rule else "the package has no rule either",
+            }
+
+
+def baseline_rows(
+    root: Path, settings: Settings, configs: Baselines, inspector: Inspector, trial: Trial, names: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """The baselines `names`, trained or loaded; one whose network is not installed has only a note."""
+    if not names:
+        return
+    device, size = inspector.device, inspector.image_size
+    images_key = stage.file_sha256(stage.folder(root, settings.category, "augment") / "images-train.npy")
+    frame = Frame(inspector.channels, size, inspector.detector.bilateral)
+    for name in names:
+        row = {"method": name, "what": CLASSES[name].title, "chosen": False, "note": ""}
+        try:
+            fitted = fit_or_load(root, name, settings, configs, frame, images_key, device)
+        except MissingBackboneError as error:
+            yield row | {"note": f"left out: {error}"}
+            continue
+        calib, maps = (maps_of(fitted.model.maps, images, device) for images in (trial.calib, trial.images))
+        print(f"compare@{settings.category} {name} {'loaded' if fitted.loaded else 'fitted'} and scored", flush=True)
+        yield (
+            row
+            | judge(calib, maps, trial, settings.evaluate)
+            | {
+                "fit_seconds": fitted.seconds,
+                "inference_ms": milliseconds(fitted.model.maps, trial.images, device),
+                "megabytes": _megabytes(fitted.model),
+            }
+        )
+
+
+def maps_of(score: Score, images: np.ndarray, device: torch.device) -> np.ndarray:
+    """Score maps (N, S, S) of images (N, S, S, C), batch by batch."""
+    batches = [images[i : i + BATCH] for i in range(0, len(images), BATCH)]
+    return np.concatenate([score(to_tensor(batch, 1.0, device)).astype(np.float32) for batch in batches])
+
+
+def milliseconds(score: Score, images: np.ndarray, device: torch.device) -> float:
+    """Mean time from an image at the model's size to its score map, one image at a time, after a warm-up."""
+    picks = np.unique(np.linspace(0, len(images) - 1, TIMED).astype(int))
+    tensors = [to_tensor(images[i : i + 1], 1.0, device) for i in picks]
+    for x in tensors[:WARM_UP]:
+        score(x)
+    started = time.perf_counter()
+    for x in tensors:
+        score(x)
+    return (time.perf_counter() - started) * 1e3 / len(tensors)
+
+
+def protocol(inspector: Inspector, trial: Trial, config: Evaluate) -> str:
+    """What the numbers are and how they came about."""
+    normal = int((trial.cases.label == 0).sum())
+    defective = len(trial.cases) - normal
+    kind = "synthetic negatives painted on them (no real defect is known)" if trial.synthetic else "defective images"
+    unmarked = int((trial.cases.mask_known == 0).sum())
+    return (
+        f"One protocol for every row: {normal} normal images and {defective} {kind}, {unmarked} of them without a "
+        f"mask, at {inspector.image_size} x {inspector.image_size} pixels; nothing was trained, fitted or chosen on "
+        f"them. Threshold: the largest image score of {len(trial.calib)} calibration normals. Image score: the highest "
+        f"level at which an 8-connected region of {trial.area} pixels survives; verdict: score > threshold. pro, "
+        "pixel_f1, image_balanced_accuracy and image_f1 hold at that threshold. aupro_30: per-region overlap "
+        f"integrated over the pixel false-positive rate to {config.aupro_limit}. fit_seconds: of training, on whatever "
+        "else the machine was doing. inference_ms: from an image at this size to its score map, one at a time. "
+        "megabytes: weights. The package's rows share one training, eta "
+        f"{inspector.calibration['eta']:g} (also without the rule), time and size of both its networks; the score "
+        "marked `chosen` is the one that the calibration images chose."
+    )
+
+
+def _what(score: str) -> str:
+    if len(SCORES[score]) > 1:
+        return " + ".join(SCORES[score]) + ", each standardised"
+    return WHAT.get(score, score)
+
+
+def _scorer(detector: Detector, name: str) -> Score:
+    return lambda x: detector.score(detector.look(x, SCORES[name])[0], name)
+
+
+def _megabytes(model: nn.Module) -> float:
+    tensors: Mapping[str, Tensor] = model.state_dict()
+    return sum(t.numel() * t.element_size() for t in tensors.values()) / 1e6

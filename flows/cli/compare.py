@@ -1,0 +1,54 @@
+"""The command `compare`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.cli.common import AsJson, clean_stdout, emit, known, show, workspace
+
+if TYPE_CHECKING:
+    from flows.comparison import Compared
+
+SHOWN = ("image_auroc", "pixel_auroc", "aupro_30", "pro", "image_balanced_accuracy", "image_f1", "pixel_f1",
+         "fit_seconds", "inference_ms", "megabytes")  # fmt: skip
+
+
+def register(app: typer.Typer) -> None:
+    """Add this theme's command."""
+    app.command()(compare)
+
+
+def compare(
+    categories: Annotated[list[str], typer.Argument(metavar="CATEGORY...", help="Categories whose model is trained.")],
+    methods: Annotated[
+        str,
+        typer.Option(help="Methods by name, with commas between; `package` and `baselines` name all of theirs."),
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Put the model, its ablations and the papers' baselines into one table, trained on the same images."""
+    root = workspace()
+    for category in categories:
+        known(root, category)
+    wanted = [word.strip() for word in methods.split(",") if word.strip()]
+    with clean_stdout():
+        from flows.comparison import compare_category
+
+        found = [compare_category(root, category, wanted) for category in dict.fromkeys(categories)]
+    if as_json:
+        emit(found)
+        return
+    for one in found:
+        _show(one)
+
+
+def _show(one: Compared) -> None:
+    rows = [(f"{row['method']} (chosen)" if row["chosen"] else row["method"], *(row[c] for c in SHOWN))
+            for row in one.rows]  # fmt: skip
+    show(one.category, ["method", *SHOWN], rows)
+    for row in one.rows:
+        if row["note"]:
+            typer.echo(f"{row['method']}: {row['note']}")
+    typer.echo(f"{one.protocol}\ntable and figure: {one.folder}")
