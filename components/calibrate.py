@@ -27,6 +27,7 @@ from components.standard import standard
 from components.vqvae import train as vqvae_training
 
 BATCH = 16
+FEW = 16  # calibration images that the search for eta looks at
 SATURATED = 0.002  # AUROCs on the easy rectangles that differ by less say nothing
 
 
@@ -99,39 +100,45 @@ def look(
 def eta_table(
     detector: Detector, normals: np.ndarray, white: float, settings: Settings, device: torch.device
 ) -> pd.DataFrame:
-    """For each eta: pixel AUROC of Eq. 6 on rectangles and on the harder negatives, and the share of the
-    codes of normals that it replaces."""
-    config = settings.calibrate
-    few = normals[:24]
+    """For each eta: the share of the codes of normals that it replaces (`replaced`), the pixel AUROC of Eq. 6
+    on rectangles, and on the harder negatives (`hard`; NaN where the rectangles have decided already)."""
+    config, few = settings.calibrate, normals[:FEW]
     painters = {"rectangle": partial(rectangle, area=config.rectangle_area)} | HARD
-    kinds = {k: make(few, p, white, settings.seed) for k, p in painters.items()} | {
-        "normal": (few, np.zeros(few.shape[:3], bool))
-    }
-    codes = {k: [detector.vqvae.encode(to_tensor(i[b : b + BATCH], white, device)) for b in range(0, len(i), BATCH)]
-             for k, (i, _) in kinds.items()}  # fmt: skip
-    rows = []
-    for eta in sorted(config.etas):
-        replaced, maps = 0.0, {}
-        for kind, batches in codes.items():
-            parts = []
-            for z in batches:
-                restored = restore(detector.prior, z, eta, config.neighbour_rule).codes
-                parts.append(distance(detector.vqvae.decode(restored), detector.vqvae.decode(z)))
-                if kind == "normal":
-                    replaced += float((restored != z).float().sum()) / z[0].numel() / len(few)
-            maps[kind] = np.concatenate(parts)
-        row = {"eta": eta, "replaced": replaced}
-        row["rectangles"] = auroc(
-            np.stack([kinds["rectangle"][1], kinds["normal"][1]]),
-            np.stack([maps["rectangle"], maps["normal"]]),
+    negatives = {kind: make(few, painter, white, settings.seed) for kind, painter in painters.items()}
+
+    def codes(images: np.ndarray) -> torch.Tensor:
+        parts = [to_tensor(images[i : i + BATCH], white, device) for i in range(0, len(images), BATCH)]
+        return torch.cat([detector.vqvae.encode(part) for part in parts])
+
+    def difference(z: torch.Tensor, eta: float) -> tuple[np.ndarray, float]:
+        restored = restore(detector.prior, z, eta, config.neighbour_rule).codes
+        return distance(detector.vqvae.decode(restored), detector.vqvae.decode(z)), float(
+            (restored != z).double().mean()
         )
-        row["hard"] = float(np.mean([auroc(kinds[k][1], maps[k]) for k in HARD]))
+
+    usual = codes(few)
+    unmarked = np.zeros(few.shape[:3], bool)
+    painted = {kind: codes(images) for kind, (images, _) in negatives.items()}
+    rows: list[dict[str, float]] = []
+    for eta in sorted(config.etas):
+        normal, replaced = difference(usual, eta)
+        row = {"eta": eta, "replaced": replaced, "rectangles": float("nan"), "hard": float("nan")}
         rows.append(row)
-        print(f"calibrate@{settings.category} eta {eta}: rectangles {row['rectangles']:.4f} hard {row['hard']:.4f} "
+        if replaced <= config.max_replaced:
+            maps, _ = difference(painted["rectangle"], eta)
+            masks = np.concatenate([negatives["rectangle"][1], unmarked])
+            row["rectangles"] = auroc(masks, np.concatenate([maps, normal]))
+        print(f"calibrate@{settings.category} eta {eta}: rectangles {row['rectangles']:.4f}, "
               f"normal codes replaced {replaced:.3%}", flush=True)  # fmt: skip
         if replaced > config.max_replaced:
             break  # a larger eta only replaces more
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    for index in table.index[table.rectangles >= table.rectangles.max() - SATURATED]:
+        eta = float(table.eta[index])
+        found = [auroc(negatives[kind][1], difference(painted[kind], eta)[0]) for kind in HARD]
+        table.loc[index, "hard"] = float(np.mean(found))
+        print(f"calibrate@{settings.category} eta {eta}: harder negatives {np.mean(found):.4f}", flush=True)
+    return table
 
 
 def choose_eta(table: pd.DataFrame, config: Calibrate) -> float:

@@ -30,7 +30,7 @@ def test_an_inspection_is_whole_and_consistent(package):
         assert found.score_map.shape == found.mask.shape == (size, size)
         assert found.restored.shape == found.reconstructed.shape == (size, size, 3)
         assert found.anomalous == (found.score > inspector.image_threshold) == bool(found.mask.any())
-        assert ((0 <= found.likelihood) & (found.likelihood <= 1)).all()
+        assert ((found.likelihood >= 0) & (found.likelihood <= 1)).all()
 
 
 def test_an_image_scores_the_same_alone_and_in_a_batch(package):
