@@ -32,7 +32,7 @@ from tests.plant_fixture import save
 
 pytestmark = pytest.mark.slow
 
-PATIENCE = 100.0  # seconds for any one thing to happen
+PATIENCE = 240.0  # seconds for any one thing to happen
 TOY = {
     "dataset": {"size": 32, "val_fraction": 0.2, "calib_fraction": 0.3, "min_images": 5},
     "augment": {"images": 16},
