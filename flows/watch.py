@@ -10,6 +10,8 @@ from pathlib import Path
 from flows import plant
 from flows.ingest import files, journal, landing
 
+ANSWER = timedelta(hours=1)  # an announcement that no ingest answered in this time counts as lost
+
 
 @dataclass(frozen=True)
 class Sight:
@@ -54,6 +56,8 @@ def look(root: Path, category: str, now: datetime | None = None) -> Sight:
     patience = timedelta(hours=settings.watch.patience)
     if before.announced == digest and now - datetime.fromisoformat(before.when) < patience:
         return Sight(len(settled), digest, False, "announced already")
+    if before.when and _unanswered(root, category, datetime.fromisoformat(before.when), now):
+        return Sight(len(settled), digest, False, "announced, and not yet ingested")
     if interrupted:
         return Sight(len(settled), digest, True, "an earlier ingest was interrupted")
     if len(settled) >= settings.watch.images:
@@ -61,6 +65,12 @@ def look(root: Path, category: str, now: datetime | None = None) -> Sight:
     if now - datetime.fromisoformat(before.since) >= patience:
         return Sight(len(settled), digest, True, f"the first of {len(settled)} images has waited long enough")
     return Sight(len(settled), digest, False, f"{len(settled)} of {settings.watch.images} images")
+
+
+def _unanswered(root: Path, category: str, when: datetime, now: datetime) -> bool:
+    """Whether no ingest has begun since the announcement: it will take in what came later as well."""
+    batches = [path.stat().st_mtime for path in (journal.home(root, category) / "done").glob("*.json")]
+    return now - when < ANSWER and max(batches, default=0.0) < when.timestamp()
 
 
 def announced(root: Path, category: str, digest: str, now: datetime | None = None) -> None:

@@ -45,8 +45,21 @@ def test_enough_are_due_once(root: Path) -> None:
     watch.announced(root, "brick", sight.digest, NOW)
     assert not watch.look(root, "brick", NOW + timedelta(hours=1)).due
     land(root, "d.png")
+    # The ingest that was announced will take it along; without one in an hour the announcement was lost.
+    assert not watch.look(root, "brick", NOW + timedelta(minutes=59)).due
     later = watch.look(root, "brick", NOW + timedelta(hours=1))
     assert later.due and later.digest != sight.digest
+
+
+def test_after_an_ingest_new_images_are_announced_at_once(root: Path) -> None:
+    land(root, "a.png", "b.png", "c.png")
+    watch.announced(root, "brick", watch.look(root, "brick", NOW).digest, NOW)
+    closed = root / ".kintsugi/ingest/brick/done/batch.json"
+    closed.parent.mkdir(parents=True)
+    closed.touch()
+    os.utime(closed, (NOW.timestamp() + 5,) * 2)
+    land(root, "d.png")
+    assert watch.look(root, "brick", NOW + timedelta(minutes=1)).due
 
 
 def test_a_few_are_due_in_the_end(root: Path) -> None:
