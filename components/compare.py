@@ -29,9 +29,10 @@ from components.baselines.settings import Baselines
 from components.calibrate import BATCH, look
 from components.detector import SCORES, Detector
 from components.device import find_device
+from components.errors import UserError
 from components.evaluate.protocol import cases, pixel_metrics
 from components.inspector import Inspector
-from components.settings import Evaluate, Settings, _known
+from components.settings import Evaluate, Settings, _nearest
 from components.standard import standard
 
 METRICS = (
@@ -81,7 +82,9 @@ class Comparison:
 def names_of(wanted: Sequence[str]) -> list[str]:
     """The methods in `wanted`, groups resolved, in the table's order; all when there are none. UserError offers
     the nearest name."""
-    _known(dict.fromkeys(wanted), (*NAMES, *GROUPS), "--methods")
+    for word in wanted:
+        if word not in NAMES and word not in GROUPS:
+            raise UserError(f"there is no method '{word}'{_nearest(word, [*NAMES, *GROUPS])}")
     chosen = {name for word in wanted for name in GROUPS.get(word, (word,))}
     return [name for name in NAMES if name in chosen or not wanted]
 

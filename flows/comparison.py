@@ -91,7 +91,7 @@ def draw(comparison: Comparison) -> Figure:
     from matplotlib.figure import Figure
 
     table = comparison.table[comparison.table["threshold"].notna()][::-1]
-    figure = Figure(figsize=(9, 1.6 + 0.3 * len(table)), layout="constrained")
+    figure = Figure(figsize=(9, 1.8 + 0.35 * len(table)), layout="constrained")
     axes = figure.subplots()
     for column, marker in zip(FIGURE, "osD", strict=True):
         axes.plot(table[column], range(len(table)), marker, label=column, alpha=0.8)
@@ -99,7 +99,8 @@ def draw(comparison: Comparison) -> Figure:
     axes.set_yticks(range(len(table)), [mark + name for mark, name in zip(marks, table["method"], strict=True)])
     axes.set(title=f"{comparison.category} (\N{BLACK RIGHT-POINTING TRIANGLE} chosen by calibration)", xlabel="area")
     axes.grid(axis="both", alpha=0.3)
-    axes.legend(loc="lower left")
+    axes.set_ylim(-0.7, len(table) - 0.3)
+    figure.legend(loc="outside lower center", ncols=len(FIGURE))
     return figure
 
 

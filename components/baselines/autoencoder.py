@@ -34,7 +34,11 @@ def up(outputs: int, channels: int, count: int) -> nn.Sequential:
     widths = [channels * 2 ** (i // 2) for i in range(count)]
     layers: list[nn.Module] = []
     for before, after in zip(reversed(widths), [*reversed(widths[:-1]), outputs], strict=True):
-        layers += [nn.LeakyReLU(0.2), nn.ConvTranspose2d(before, after, 4, stride=2, padding=1)]
+        last = nn.ConvTranspose2d(before, after, 4, stride=2, padding=1)
+        layers += [nn.LeakyReLU(0.2), last]
+    # Grey to begin with: against black, SSIM hardly has a slope.
+    assert last.bias is not None, "a layer made with a bias has one"
+    nn.init.constant_(last.bias, 0.5)
     return nn.Sequential(*layers)
 
 

@@ -6,8 +6,8 @@ were made from (seed, settings, training images, the method's own source) and th
 
 from __future__ import annotations
 
-import inspect
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from components.baselines.job import Baseline, Frame, Job
 from components.baselines.settings import Baselines
 from components.device import place
 from components.settings import Settings
+
+HERE = "components.baselines."
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,21 @@ def fit_or_load(
 
 
 def key_of(model: Baseline, inputs: object) -> str:
-    """One hash of the inputs and of the files that define the model's classes."""
-    ours = [cls for cls in type(model).__mro__ if cls.__module__.startswith("components.baselines.")]
-    return stage.inputs_key(inputs, *sorted({Path(inspect.getfile(cls)) for cls in ours}))
+    """One hash of the inputs and of the files that define the model."""
+    return stage.inputs_key(inputs, *sorted(sources(type(model).__module__)))
+
+
+def sources(module: str) -> set[Path]:
+    """The file of a module of this folder and of those here that it takes something from, settings apart: their
+    values are inputs."""
+    found: dict[str, Path] = {}
+    waiting = {module}
+    while waiting:
+        name = waiting.pop()
+        found[name] = Path(str(sys.modules[name].__file__))
+        used = {str(getattr(value, "__module__", "")) for value in vars(sys.modules[name]).values()}
+        waiting |= {each for each in used if each.startswith(HERE) and each != f"{HERE}settings"} - set(found)
+    return set(found.values())
 
 
 def _seconds(path: Path, key: str) -> float | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from components.baselines.settings import TextureMixture as Config
 
 IMAGES = 128  # that the patches are drawn from
 BATCH = 16
+ROUNDS = 50  # of expectation maximisation at most
 RIDGE = 1e-4  # added to variances: flat patches differ by the camera's noise at least
 
 
@@ -71,6 +73,7 @@ class TextureMixture(Baseline):
 
     @torch.no_grad()
     def fit(self, job: Job) -> float:
+        from sklearn.exceptions import ConvergenceWarning
         from sklearn.mixture import GaussianMixture
 
         started, rng = time.monotonic(), np.random.default_rng(job.seed)
@@ -83,9 +86,12 @@ class TextureMixture(Baseline):
                     drawn.append(flat[torch.from_numpy(rng.permutation(len(flat))[:share])])
             sample = torch.cat(drawn)
             mixture = GaussianMixture(
-                min(self.config.components, len(sample)), reg_covar=RIDGE, max_iter=50, random_state=job.seed,
+                min(self.config.components, len(sample)), reg_covar=RIDGE, max_iter=ROUNDS, random_state=job.seed,
                 init_params="k-means++",
-            ).fit(sample.double().numpy())  # fmt: skip
+            )  # fmt: skip
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)  # the last digits of a fit say nothing here
+                mixture.fit(sample.double().numpy())
             # Fewer Gaussians than asked for (few patches): the rest keep a weight of nothing.
             k = mixture.n_components
             self.log_weights[level] = -torch.inf
