@@ -33,6 +33,9 @@ def main(arguments: list[str]) -> int:
     try:
         root = find_root()
         settings = load(root, category)
+        # Threads that wait in a busy loop starve whatever else the machine does, and themselves: with two
+        # other programs on two cores a step took ten times as long. Read once, when torch is loaded.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         import torch  # after the settings: a wrong key is told at once, not after torch's import
 
         torch.set_num_threads(os.cpu_count() or 1)

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from components import stage
 from components.arrays import open_images, to_tensor
-from components.detector import SCORES, Detector
+from components.detector import CANDIDATES, SCORES, Detector
 from components.device import find_device
 from components.errors import UserError
 from components.metrics import area_score, auroc
@@ -55,7 +55,7 @@ def run(root: Path, settings: Settings) -> None:
     grid = detector.prior.grid
     detector = replace(detector, standards={name: standard(m, grid) for name, m in maps.items()})
     scores = score_table(detector, maps, normals, white, settings, device)
-    score = str(scores.score.iloc[0]) if config.score == "auto" else config.score
+    score = str(scores.score[scores.score.isin(CANDIDATES)].iloc[0]) if config.score == "auto" else config.score
     area = min_area(config, normals.shape[1])
     normal_scores = [area_score(m, area) for m in detector.score(maps, score)]
     # Raise the threshold until the largest region on any normal map has just the minimum area (section 4.2).

@@ -27,6 +27,11 @@ SCORES: dict[str, tuple[str, ...]] = {
     "likelihood+input": ("restored_likelihood", "input_restored"),
 }
 
+# What `auto` may choose. Synthetic negatives are painted on pixels, so a score that compares the input's pixels
+# with a reconstruction sees the paint itself and wins on them, whatever it does on real defects (docs/numbers.md).
+# These see an image through its codes alone.
+CANDIDATES = ("restored", "likelihood", "restored_likelihood", "likelihood+restored")
+
 
 @dataclass(frozen=True)
 class Detector:

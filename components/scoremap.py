@@ -19,7 +19,7 @@ from components.prior.pixelsnail import PixelSNAIL
 from components.restore import Restoration, restore
 from components.vqvae.model import VQVAE
 
-SMOOTHING = 4.0  # pixels at a side of 256: sigma of the Gaussian over maps that come from the code grid
+SMOOTHING = 6.0  # pixels at a side of 256: sigma of the Gaussian over maps from the code grid, 3/4 of a cell
 FLOOR = 1e-9  # likelihoods below say no more than "never"
 
 
