@@ -22,7 +22,7 @@ KERNEL = (3, 5)  # rows (the current one and two above), columns
 class Rows:
     """What each layer keeps of a pass, so that a later pass may start at `first`.
 
-    `kept[name]` is (B, C, H, W), complete down to the last row that any pass has computed.
+    `kept[name]` is (B, C, h, W), down to the last row that the latest pass has computed.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Rows:
         self.kept: dict[str, Tensor] = {}
 
     def whole(self, name: str, x: Tensor) -> Tensor:
-        """Store the rows `first`... of x (B, C, H - first, W) and return all H rows."""
+        """Store the rows `first`... of x (B, C, h - first, W) and return all h rows."""
         if self.first:
             x = torch.cat([self.kept[name][:, :, : self.first], x], 2)
         self.kept[name] = x
@@ -141,14 +141,15 @@ class PixelSNAIL(nn.Module):
         self.head = nn.Conv2d(config.channels, codebook_size, 1)
 
     def forward(self, codes: Tensor, rows: Rows | None = None, order: int = 0) -> Tensor:
-        """codes int64 (B, H, W) to logits (B, K, H - first, W), where first is `rows.first` or 0.
+        """codes int64 (B, h, W), h <= H rows from the top, to logits (B, K, h - first, W), where first is
+        `rows.first` or 0.
 
         The logits at a position depend on no code at or after it. `codes` are to be flipped by `reorder`
         for any order but 0.
         """
-        first = rows.first if rows is not None else 0
+        first, last = rows.first if rows is not None else 0, codes.shape[1]
         x = self.embed(codes[:, first:]).permute(0, 3, 1, 2)
-        x = self.first(x, rows) + self.row[order, :, first:] + self.column[order]
+        x = self.first(x, rows) + self.row[order, :, first:last] + self.column[order]
         for block in self.blocks:
             x = block(x, rows)
         return self.head(F.elu(x))
