@@ -19,7 +19,7 @@ from components.prior.pixelsnail import PixelSNAIL
 from components.restore import Restoration, restore
 from components.vqvae.model import VQVAE
 
-SMOOTHING = 6.0  # pixels at a side of 256: sigma of the Gaussian over maps from the code grid, 3/4 of a cell
+SMOOTHING = 1.0  # cells of the code grid: sigma of the Gaussian over maps that come from it
 FLOOR = 1e-9  # likelihoods below say no more than "never"
 
 
@@ -80,7 +80,7 @@ def base_maps(evidence: Evidence, bilateral: tuple[float, ...], names: Iterable[
     def grow(likelihoods: list[Tensor]) -> np.ndarray:
         grid = torch.stack([-p.clamp_min(FLOOR).log() for p in likelihoods]).mean(0)
         up = F.interpolate(grid[:, None].float(), size=(size, size), mode="bilinear", align_corners=False)
-        sigma = SMOOTHING * size / 256
+        sigma = SMOOTHING * size / grid.shape[-1]
         return np.stack([cv2.GaussianBlur(m, (0, 0), sigma) for m in up[:, 0].cpu().numpy()])
 
     draw = {

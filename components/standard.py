@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-POOLED = 10.0  # images' worth of trust in the spread over all positions
+POOLED = 30.0  # images' worth of trust in the spread over all positions
 
 
 @dataclass(frozen=True)
