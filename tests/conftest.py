@@ -51,6 +51,13 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
+@pytest.fixture(autouse=True)
+def _no_leaked_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`flows.environment.prepare` names MLflow's store in the process's environment, as a program may; one test's
+    workspace must not become the next one's."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
 @pytest.fixture(scope="session")
 def toy_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The toy workspace, made once: a copy takes milliseconds, `git init` and `dvc init` a second."""
