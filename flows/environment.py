@@ -17,6 +17,8 @@ for _name, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DVC_NO_ANALYTICS": "1",
     "GX_ANALYTICS_ENABLED": "false",
+    # See components/__main__.py; here for what inspects, serves and rescores in this process.
+    "GOMP_SPINCOUNT": "20000",
     # Prefect writes every state change to the terminal; the same log stays readable on the server's
     # pages, and the terminal shows our own progress and tables instead.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",

@@ -6,13 +6,14 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.common import AsJson, clean_stdout, emit, show, workspace
+from flows.cli.common import AsJson, Category, clean_stdout, emit, known, show, workspace
 
 
 def register(app: typer.Typer) -> None:
     """Add this theme's commands."""
     app.command()(up)
     app.command()(status)
+    app.command()(serve)
 
 
 def up(
@@ -24,6 +25,22 @@ def up(
     from flows.up import up as serve
 
     serve(workspace(), host=host, prefect_port=prefect_port, mlflow_port=mlflow_port, say=typer.echo)
+
+
+def serve(
+    category: Category,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to the network.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    every: Annotated[float, typer.Option(help="Seconds between two looks at the champion alias.")] = 5.0,
+) -> None:
+    """Answer images over HTTP with the category's champion; a promotion or rollback is followed without a restart."""
+    root = workspace()
+    known(root, category)
+    with clean_stdout():
+        from flows import serving
+
+    typer.echo(f"POST an image file to http://{host}:{port}/inspect; the API is described at /docs")
+    serving.serve(root, category, host, port, every)
 
 
 def status(as_json: AsJson = False) -> None:

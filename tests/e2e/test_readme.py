@@ -94,7 +94,7 @@ def check_mlflow(arguments: list[str]) -> None:
 
 
 CHECKS = {"kintsugi": check_kintsugi, "make": check_make, "dvc": check_dvc, "mlflow": check_mlflow}
-TRUSTED = {"export", "cd", ".", "git", "apt", "pre-commit"}  # not ours: nothing of this project can break them
+TRUSTED = {"export", "cd", ".", "git", "apt", "pre-commit", "curl"}  # not ours: nothing of this project can break them
 
 
 def check(line: str) -> None:

@@ -20,6 +20,7 @@ from tests.toy import Toy
 
 COMMANDS = (
     "sample", "import", "run", "inspect", "promote", "rollback", "history", "audit", "reproduce", "up", "status",
+    "ingest", "compare", "serve",
 )  # fmt: skip
 
 
