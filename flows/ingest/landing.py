@@ -1,4 +1,9 @@
-"""The landing place: a folder of this machine, or any address that fsspec can open, fetched to a spool."""
+"""The landing place: a folder of this machine, or any address that fsspec can open, fetched to a spool.
+
+A folder is emptied: every file ends up in the training set, in held/ or in quarantine/. A bucket is not ours to
+empty: objects stay in it, and what was fetched is remembered by name, size and entity tag, so that it is not
+fetched again and an object that was written anew is. A rule of the bucket's own may expire them.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +19,18 @@ from components.dataset.manifest import CLUTTER
 from components.errors import UserError
 from flows.ingest import files, journal
 
+EXTRAS = {"s3": "s3", "s3a": "s3"}  # protocol -> the extra of this package that can open it
+LONGEST = 200  # bytes of one part of a name that a local file can have, with room for an ending
+
 
 @dataclass(frozen=True)
 class Waiting:
     """One file in the landing place."""
 
-    name: str  # relative to it, posix
+    name: str  # relative to it, posix; of an object the file's in the spool
     identity: str  # changes when its contents do: name, size, and time or entity tag
     age: float  # seconds since it was last changed
+    key: str = ""  # of an object, relative to the place; any text at all
 
 
 def is_remote(place: str) -> bool:
@@ -37,8 +46,9 @@ def folder_of(place: str) -> Path:
 def waiting(root: Path, category: str, place: str) -> list[Waiting]:
     """The files that wait in the landing place, sorted by name; in a bucket, those not yet fetched.
 
-    Hidden files, file managers' clutter and links are not looked at. An absent folder is an empty one;
-    an address that does not answer raises UserError.
+    Hidden files, file managers' clutter and links are not looked at. An absent folder is an empty one. Raises
+    UserError for a bucket that does not exist or refuses the credentials, and PassingError for an address that does
+    not answer.
     """
     if is_remote(place):
         fetched = _fetched(root, category)
@@ -74,9 +84,11 @@ def fetch(root: Path, category: str, place: str, items: list[Waiting]) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{target.name}.part")
         try:
-            system.get_file(f"{base.rstrip('/')}/{item.name}", str(part))
+            system.get_file(f"{base}/{item.key}", str(part))
+        except FileNotFoundError:
+            raise files.PassingError(f"{place}/{item.key} was taken away before it was fetched; try again") from None
         except Exception as error:  # each file system has errors of its own
-            raise files.PassingError(f"{place}/{item.name} cannot be fetched ({error}); try again") from error
+            raise _unanswered(place, error) from error
         os.replace(part, target)
     return spool
 
@@ -102,8 +114,10 @@ def _open(place: str) -> tuple[Any, str]:
     try:
         system, base = url_to_fs(place)
     except (ImportError, ValueError) as error:
-        raise UserError(f"{place} cannot be opened ({error}); install what its protocol needs") from None
-    return system, str(base)
+        extra = EXTRAS.get(place.partition("://")[0])
+        needed = f"`pip install 'kintsugi[{extra}]'`" if extra else "what its protocol needs"
+        raise UserError(f"{place} cannot be opened ({error}); install {needed}") from None
+    return system, str(base).rstrip("/")
 
 
 def _remote(place: str) -> list[Waiting]:
@@ -111,18 +125,44 @@ def _remote(place: str) -> list[Waiting]:
     try:
         system.invalidate_cache()
         found: dict[str, dict[str, Any]] = system.find(base, detail=True)
-    except FileNotFoundError:
-        return []
+    except FileNotFoundError as error:  # an absent folder of a bucket is found empty: the bucket itself is absent
+        raise UserError(f"{place} is nowhere ({error}); make the bucket, or correct ingest.landing") from None
     except Exception as error:
-        raise files.PassingError(f"{place} does not answer ({error}); check the address and credentials") from error
+        raise _unanswered(place, error) from error
+    if base in found:
+        raise UserError(f"{place} is no folder; name the one where new images land")
+    infos = {path.removeprefix(f"{base}/"): info for path, info in found.items() if not path.endswith("/")}
     items = []
-    for path, info in sorted(found.items()):
-        name = PurePosixPath(path).relative_to(PurePosixPath(base))
-        if _visible(name) and ".." not in name.parts:
-            changed = info.get("ETag") or info.get("LastModified") or info.get("mtime") or info.get("created") or ""
-            identity = f"{place}/{name}|{info.get('size')}|{changed}"
-            items.append(Waiting(name.as_posix(), identity, float("inf")))
+    for key, name in _local_names(sorted(infos)).items():
+        info = infos[key]
+        changed = info.get("ETag") or info.get("LastModified") or info.get("mtime") or info.get("created") or ""
+        items.append(Waiting(name, f"{place}/{key}|{info.get('size')}|{changed}", float("inf"), key))
     return items
+
+
+def _unanswered(place: str, error: Exception) -> UserError:
+    """What to say of a file system's error; every file system has errors of its own."""
+    if isinstance(error, PermissionError) or "credential" in str(error).lower():
+        where = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" if place.startswith("s3") else "the credentials"
+        return UserError(f"{place} may not be read ({error}); check {where}")
+    return files.PassingError(f"{place} does not answer ({error}); check the address, or try again later")
+
+
+def _local_names(keys: list[str]) -> dict[str, str]:
+    """Object key -> a path that the spool can hold: a bucket may have `a` beside `a/b`, `//`, `..`, any length."""
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    parts = {key: [part for part in key.split("/") if part not in ("", ".", "..")] for key in keys}
+    folders = {"/".join(found[:depth]) for found in parts.values() for depth in range(1, len(found))}
+    for key, found in parts.items():
+        name = "/".join(found)
+        if not found or not _visible(PurePosixPath(name)):
+            continue
+        if name in folders or name in taken or max(len(part.encode()) for part in found) > LONGEST:
+            name = f"{hashlib.sha256(key.encode()).hexdigest()[:16]}-{found[-1][-LONGEST // 4 :]}"
+        names[key] = name
+        taken.add(name)
+    return names
 
 
 def _visible(name: PurePath) -> bool:
