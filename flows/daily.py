@@ -114,11 +114,12 @@ def promote(
     workspace = Path(root)
     environment.prepare(workspace)
     settings.load(workspace, category)  # refuses an unknown category, offering the nearest
+    tell = get_run_logger().info
     if decision == "refuse":
-        promotion.refuse(workspace, category, approver, reason)
+        promotion.refuse(workspace, category, approver, reason, tell=tell)
         return Completed(name="Refused", message=f"turned down by {approver}: {reason}")
     decide = promotion.promote if decision == "approve" else promotion.rollback
-    version = decide(workspace, category, approver, reason)
+    version = decide(workspace, category, approver, reason, tell=tell)
     return Completed(message=f"production.{category}@champion is version {version}, by {approver}: {reason}")
 
 

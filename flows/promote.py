@@ -13,13 +13,14 @@ it: finished when the champion alias had moved, undone otherwise.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.errors import UserError
-from flows import record
+from flows import record, turn
 from flows.adapters import registry, tracking
 from flows.adapters.registry import CHAMPION, PREVIOUS
 from flows.record import Intent
@@ -32,19 +33,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 # An intent of another machine is left alone for this long: no lock here tells whether its process lives.
 FOREIGN_PATIENCE = timedelta(minutes=10)
+Tell = Callable[[str], None]
 
 
-def promote(root: Path, category: str, by: str, why: str, version: str | None = None) -> str:
+def promote(root: Path, category: str, by: str, why: str, version: str | None = None, tell: Tell = log.warning) -> str:
     """Let a staging version (default: the newest) serve; returns its number in production.<category>.
 
-    Raises UserError, and records the refusal, for a version whose gates failed; UserError also for one
-    that serves already or does not exist, and while another promotion is under way.
+    Waits, with a line to `tell`, while a publication or another decision of the category is under way (see
+    flows/turn.py); the newest is then the one that was so before. Raises UserError, and records the refusal,
+    for a version whose gates failed; UserError also for one that serves already or does not exist.
     """
-    _signed(by, why)
-    with record.exclusive(root, category, wait=0):
-        client = tracking.connect(root)
-        repair(client, root, category)
-        candidate = staged(client, category, version)
+    with _turn(root, category, by, why, tell) as (client, newest):
+        candidate = staged(client, category, version or newest)
         verdict = candidate.tags.get("gates.verdict")
         if verdict != "pass":
             told = f"staging.{category} version {candidate.version} " + (
@@ -57,15 +57,13 @@ def promote(root: Path, category: str, by: str, why: str, version: str | None = 
         return carry_out(client, root, category, candidate, by, why)
 
 
-def rollback(root: Path, category: str, by: str, why: str) -> str:
+def rollback(root: Path, category: str, by: str, why: str, tell: Tell = log.warning) -> str:
     """Let the version before (alias `previous`) serve again; returns its number in production.<category>.
 
-    The version rolled back from becomes `previous`. Raises UserError when there is none before.
+    The version rolled back from becomes `previous`. Waits as `promote` does. Raises UserError when there is
+    none before.
     """
-    _signed(by, why)
-    with record.exclusive(root, category, wait=0):
-        client = tracking.connect(root)
-        repair(client, root, category)
+    with _turn(root, category, by, why, tell) as (client, _):
         name = registry.production(category)
         target = registry.get(client, name, registry.aliased(client, name, PREVIOUS) or "0")
         if target is None:
@@ -74,13 +72,10 @@ def rollback(root: Path, category: str, by: str, why: str) -> str:
         return _transact(client, record.open_(client, root, intent))
 
 
-def refuse(root: Path, category: str, by: str, why: str, version: str | None = None) -> None:
-    """Record that a person turned a waiting staging version (default: the newest) down."""
-    _signed(by, why)
-    with record.exclusive(root, category, wait=0):
-        client = tracking.connect(root)
-        repair(client, root, category)
-        candidate = staged(client, category, version)
+def refuse(root: Path, category: str, by: str, why: str, version: str | None = None, tell: Tell = log.warning) -> None:
+    """Record that a person turned a waiting staging version (default: the newest) down; waits as `promote` does."""
+    with _turn(root, category, by, why, tell) as (client, newest):
+        candidate = staged(client, category, version or newest)
         if candidate.tags.get("promotion") == "promoted":
             raise UserError(f"staging.{category} version {candidate.version} serves already; use rollback")
         record_refusal(client, root, category, candidate, by, why, "turned down")
@@ -244,6 +239,13 @@ def reached(step: str) -> None:
     log.debug("promotion step: %s", step)
 
 
-def _signed(by: str, why: str) -> None:
+@contextmanager
+def _turn(root: Path, category: str, by: str, why: str, tell: Tell) -> Iterator[tuple[MlflowClient, str | None]]:
+    """A signed decision's turn: nothing else of the category is under way, and nothing is half done."""
     if not by.strip() or not why.strip():
         raise UserError("a promotion is signed: say who decides (--by) and why (--why)")
+    with turn.taken(root, category, tell) as (client, seen):
+        repair(client, root, category)
+        if seen is not None:
+            seen.still_holds(client)
+        yield client, seen.newest if seen is not None else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -65,10 +65,11 @@ def host() -> str:
 
 
 @contextmanager
-def exclusive(root: Path, category: str, wait: float) -> Iterator[None]:
+def exclusive(root: Path, category: str, wait: float, waits: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold the category's promotion lock, waiting up to `wait` seconds; UserError when another holds it.
 
-    The operating system frees it when its holder dies, so a lock is never left behind.
+    `waits` is called once when the waiting begins. The operating system frees the lock when its holder dies, so
+    none is ever left behind.
     """
     from filelock import FileLock, Timeout
 
@@ -76,10 +77,14 @@ def exclusive(root: Path, category: str, wait: float) -> Iterator[None]:
     folder.mkdir(exist_ok=True)
     lock = FileLock(folder / f"promotion-{category}.lock")
     try:
-        lock.acquire(timeout=wait)
+        lock.acquire(timeout=0)
     except Timeout:
-        told = f"another promotion of '{category}' is under way"
-        raise UserError(f"{told}; try again when it is done") from None
+        waits()
+        try:
+            lock.acquire(timeout=wait)
+        except Timeout:
+            told = f"a publication or decision of '{category}' is still under way after {wait:g} s"
+            raise UserError(f"{told}; try again when it is done") from None
     try:
         yield
     finally:

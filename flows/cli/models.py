@@ -37,7 +37,7 @@ def promote(
     with clean_stdout():
         from flows import promote as promotion
 
-        done = promotion.promote(root, category, by, why, version=version)
+        done = promotion.promote(root, category, by, why, version=version, tell=_waits)
     _tell(f"production.{category}@champion is now version", category, done, as_json)
 
 
@@ -48,8 +48,12 @@ def rollback(category: Category, by: By, why: Why, as_json: AsJson = False) -> N
     with clean_stdout():
         from flows import promote as promotion
 
-        done = promotion.rollback(root, category, by, why)
+        done = promotion.rollback(root, category, by, why, tell=_waits)
     _tell(f"production.{category}@champion is again version", category, done, as_json)
+
+
+def _waits(line: str) -> None:
+    print(f"kintsugi: {line}", file=sys.stderr)
 
 
 def _tell(sentence: str, category: str, version: str, as_json: bool) -> None:

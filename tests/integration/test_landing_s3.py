@@ -45,7 +45,8 @@ def s3(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     }  # fmt: skip
     iam = boto3.client("iam", **owner)
     iam.create_user(UserName="ingest")
-    allowed = '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": ["s3:ListBucket", "s3:GetObject"], "Resource": "*"}]}'
+    reads = '"Action": ["s3:ListBucket", "s3:GetObject"]'
+    allowed = f'{{"Version": "2012-10-17", "Statement": [{{"Effect": "Allow", {reads}, "Resource": "*"}}]}}'
     iam.put_user_policy(UserName="ingest", PolicyName="reads", PolicyDocument=allowed)
     key = iam.create_access_key(UserName="ingest")["AccessKey"]
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])

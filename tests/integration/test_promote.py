@@ -9,6 +9,7 @@ import shutil
 import signal
 import threading
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from mlflow import MlflowClient
 
 from components.errors import UserError
-from flows import judge, promote, record
+from flows import judge, promote, record, turn
 from flows.adapters import registry, tracking
 from flows.publish import publish
 from tests.artifacts_fixture import Fabricator, make_workspace, set_params
@@ -251,32 +252,61 @@ def test_a_kill_during_publication_is_made_good_by_the_next_run(
     assert len(registry.versions(client, "staging.brick")) == 1
 
 
-def test_of_two_promotions_at_once_one_wins(root: Path) -> None:
-    outcomes: list[str] = []
+def beside(root: Path, work: Callable[[], Any], module: Any, step: str) -> tuple[threading.Thread, threading.Event]:
+    """Start `work` and wait until it holds the lock at `step`; it goes on when the event is set."""
     inside, go = threading.Event(), threading.Event()
-    real = promote.reached
+    real = getattr(module, step)
 
-    def slow(step: str) -> None:
-        real(step)
-        if step == "recorded":
-            inside.set()
-            assert go.wait(30)
+    def slow(*arguments: Any) -> Any:
+        inside.set()
+        assert go.wait(30)
+        return real(*arguments)
 
-    def first() -> None:
-        outcomes.append(promote.promote(root, "brick", "Ada", "first"))
+    setattr(module, step, slow)
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert inside.wait(30)
+    setattr(module, step, real)
+    return thread, go
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(promote, "reached", slow)
-        thread = threading.Thread(target=first)
-        thread.start()
-        assert inside.wait(30)
-        with pytest.raises(UserError, match="another promotion of 'brick' is under way"):
-            promote.promote(root, "brick", "Grace", "second")
-        go.set()
-        thread.join(30)
+
+def test_of_two_promotions_at_once_one_wins(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes: list[str] = []
+    thread, go = beside(
+        root, lambda: outcomes.append(promote.promote(root, "brick", "Ada", "first")), promote, "reached"
+    )
+    monkeypatch.setattr(turn, "PATIENCE", 0.2)
+    told: list[str] = []
+    with pytest.raises(UserError, match=r"of 'brick' is still under way after 0\.2 s; try again"):
+        promote.promote(root, "brick", "Grace", "second", tell=told.append)
+    assert told == ["a publication or decision of 'brick' is under way; waiting up to 0.2 s for it"]
+    monkeypatch.setattr(turn, "PATIENCE", 30.0)
+    with pytest.raises(UserError, match=r"production\.brick version 2 serves since; see `kintsugi history brick`"):
+        promote.rollback(root, "brick", "Grace", "the first was bad", tell=lambda line: go.set())
+    thread.join(30)
     assert outcomes == ["2"]
     assert_whole(root)
     assert "Grace" not in set(promote.history(root, "brick")["by"])
+
+
+def test_a_promotion_waits_for_a_publication_and_then_promotes_what_was_seen(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judge, "latencies", lambda packages, root, category: [0.1] * len(packages))
+    Fabricator(root)(seed=3)
+    done: list[Any] = []
+    thread, go = beside(root, lambda: done.append(publish(root, "brick")), judge, "judge")  # version 3 is registered
+    told: list[str] = []
+
+    def tell(line: str) -> None:
+        told.append(line)
+        go.set()
+
+    assert promote.promote(root, "brick", "Ada", "version 2 looks right", tell=tell) == "2"
+    thread.join(30)
+    assert len(told) == 1 and (done[0].version, done[0].status) == ("3", "waiting")
+    assert promote.history(root, "brick")["staging_version"].tolist() == ["1", "2"]
+    assert_whole(root)
 
 
 def test_an_intent_of_another_machine_is_left_alone_while_it_is_young(
