@@ -83,8 +83,10 @@ def exclusive(root: Path, category: str, wait: float, waits: Callable[[], None] 
         try:
             lock.acquire(timeout=wait)
         except Timeout:
-            told = f"a publication or decision of '{category}' is still under way after {wait:g} s"
-            raise UserError(f"{told}; try again when it is done") from None
+            raise UserError(
+                f"a publication or decision of '{category}' is still under way after {wait:g} s; "
+                "try again when it is done"
+            ) from None
     try:
         yield
     finally:
