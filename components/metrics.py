@@ -5,6 +5,8 @@ Shapes: N images of H x W pixels; maps float (N, H, W), higher is more anomalous
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike
@@ -121,3 +123,20 @@ def keep_regions(mask: np.ndarray, area: int) -> np.ndarray:
     large = stats[:, cv2.CC_STAT_AREA] >= area
     large[0] = False
     return large[labels]
+
+
+class Box(NamedTuple):
+    """A region's bounding box and its number of pixels, all in pixels of the mask."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    area: int
+
+
+def region_boxes(mask: np.ndarray) -> list[Box]:
+    """The box of every 8-connected region of a mask (H, W), largest region first, ties from the top left."""
+    _, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    boxes = [Box(*map(int, row)) for row in stats[1:]]
+    return sorted(boxes, key=lambda box: (-box.area, box.y, box.x))

@@ -96,12 +96,9 @@ def _encode(score_map: Any) -> tuple[str, float]:
 
 
 def _boxes(mask: Any) -> list[dict[str, int]]:
-    import cv2
-    import numpy as np
+    from components.metrics import region_boxes
 
-    count, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    keys = ("x", "y", "width", "height")
-    return [dict(zip(keys, map(int, stats[i][:4]), strict=True)) for i in range(1, count)]
+    return [{"x": box.x, "y": box.y, "width": box.width, "height": box.height} for box in region_boxes(mask)]
 
 
 mlflow.models.set_model(Detector())

@@ -1,7 +1,8 @@
-"""Commands about the running system: `up` and `status`."""
+"""Commands about the running system: `up`, `serve` and `status`."""
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -29,18 +30,46 @@ def up(
 
 def serve(
     category: Category,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to the network.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to the network.", envvar="KINTSUGI_HOST")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", envvar="KINTSUGI_PORT")] = 8000,
     every: Annotated[float, typer.Option(help="Seconds between two looks at the champion alias.")] = 5.0,
+    queue: Annotated[
+        int, typer.Option(min=1, help="Images accepted at once; more are told to come back.", envvar="KINTSUGI_QUEUE")
+    ] = 64,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Images that go through the model together.", envvar="KINTSUGI_BATCH")
+    ] = 8,
+    request_mb: Annotated[
+        float, typer.Option(min=0.001, help="Largest request in MB.", envvar="KINTSUGI_REQUEST_MB")
+    ] = 64.0,
+    megapixels: Annotated[
+        float, typer.Option(min=0.001, help="Largest image in megapixels.", envvar="KINTSUGI_MEGAPIXELS")
+    ] = 64.0,
 ) -> None:
-    """Answer images over HTTP with the category's champion; a promotion or rollback is followed without a restart."""
+    """Serve the category's champion: a page to look at images, and the same as an HTTP API.
+
+    A promotion or rollback is followed without a restart. Where the environment has KINTSUGI_API_KEY, every request
+    that concerns images or models must carry it.
+    """
+    # OpenCV reads its own limit when it is imported: a file that lies about its size stops there too.
+    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(int(max(megapixels, 1) * 1e6)))
     root = workspace()
     known(root, category)
     with clean_stdout():
         from flows import serving
 
-    typer.echo(f"POST an image file to http://{host}:{port}/inspect; the API is described at /docs")
-    serving.serve(root, category, host, port, every)
+    limits = serving.Limits(
+        images=min(serving.Limits.images, queue),
+        queue=queue,
+        batch=batch,
+        request_mb=request_mb,
+        buffer_mb=max(4 * request_mb, 1),
+        megapixels=megapixels,
+    )
+    typer.echo(f"the inspection page: http://{host}:{port}/  the API: http://{host}:{port}/docs")
+    serving.serve(root, category, host, port, every, limits, os.environ.get("KINTSUGI_API_KEY"))
 
 
 def status(as_json: AsJson = False) -> None:

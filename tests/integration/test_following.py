@@ -12,7 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from components.errors import UserError
-from flows import drift, serving
+from flows import drift
 from flows.promote import rollback
 from flows.publish import publish
 from flows.serving import Follower, create_app
@@ -63,20 +63,6 @@ def test_a_promotion_and_a_rollback_are_followed_without_a_restart(plant: Fabric
     assert sorted(logged.model) == ["production.brick/1", "production.brick/1", "production.brick/2"]
 
 
-def test_bad_requests_get_one_line_and_stop_nothing(plant: Fabricator, monkeypatch: pytest.MonkeyPatch) -> None:
-    promoted(plant, 1)
-    follower = Follower(plant.root, "brick", "cpu")
-    follower.refresh()
-    with TestClient(create_app(follower, every=60)) as client:
-        answer = client.post("/inspect?name=torn.png", content=photograph()[:200])
-        assert answer.status_code == 422 and "torn.png" in answer.json()["detail"]
-        assert client.post("/inspect", content=b"").status_code == 422
-        monkeypatch.setattr(serving, "MAX_BYTES", 100)
-        assert client.post("/inspect", content=photograph()).status_code == 413
-        monkeypatch.undo()
-        assert client.post("/inspect", content=photograph()).status_code == 200
-
-
 def test_a_category_that_nobody_promoted_is_not_ready(plant: Fabricator) -> None:
     follower = Follower(plant.root, "brick", "cpu")
     with pytest.raises(UserError, match="kintsugi promote brick"):
@@ -85,3 +71,14 @@ def test_a_category_that_nobody_promoted_is_not_ready(plant: Fabricator) -> None
         answer = client.get("/ready")
         assert answer.status_code == 503 and answer.headers["Retry-After"] == "5"
         assert client.post("/inspect", content=photograph()).status_code == 503
+
+
+def test_the_answers_link_leads_to_the_audit(plant: Fabricator) -> None:
+    promoted(plant, 1)
+    follower = Follower(plant.root, "brick", "cpu")
+    follower.refresh()
+    with TestClient(create_app(follower, every=60)) as client:
+        link = client.post("/inspect", content=photograph()).json()["audit"]
+        page = client.get(link)
+        assert page.status_code == 200 and "Audit of production.brick version 1" in page.text
+        assert client.get("/audit/99").status_code == 404
