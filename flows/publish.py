@@ -14,6 +14,7 @@ from flows.adapters import registry, served, tracking
 from flows.adapters.registry import CHAMPION
 from flows.gates import GateTable
 from flows.lineage import State
+from flows.report import with_lineage
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -111,6 +112,10 @@ def _register(
     texts = lineage.texts(root, tags["snapshot.sha"], tags["settings.file"])
     files = tracking.Files(artifacts, state.data_md5, asdict(resolved), texts)
     tracking.log_stages(client, run_id, category, files)
+    page = artifacts / "evaluate" / "report.html"
+    if page.is_file():  # the stage knows no lineage; the run's copy of its report has it
+        whole = with_lineage(page.read_text(encoding="utf-8"), {**tags, "mlflow.run_id": run_id})
+        client.log_text(run_id, whole, "report.html")
     stored = served.log(root, category, run_id, package_md5)
     client.log_text(run_id, stored.files, "lineage/model_files.json")
     tags = {**tags, "model.sha256": stored.digest}

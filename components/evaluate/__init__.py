@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,36 +12,32 @@ import pandas as pd
 
 from components import stage
 from components.device import find_device
-from components.evaluate.figures import panel
-from components.evaluate.protocol import Case, absent, cases, describe, measure
-from components.inspector import Inspection, Inspector
+from components.evaluate import gallery, report
+from components.evaluate.protocol import absent, cases, describe, measure
+from components.evaluate.published import public_set
+from components.inspector import Inspector
 from components.settings import Evaluate, Settings
 
 
 def run(root: Path, settings: Settings) -> None:
-    """Write metrics.json, scores.csv, per_defect.csv, curves.npz and gallery/*.png."""
+    """Write metrics.json, scores.csv, per_defect.csv, curves.npz, gallery/*.png and report.html."""
     data = root / "data" / settings.category
     manifest = pd.read_csv(stage.folder(root, settings.category, "augment") / "manifest.csv", keep_default_na=False)
     inspector = Inspector.load(stage.folder(root, settings.category, "package"), str(find_device()))
     out = stage.fresh_folder(root, settings.category, "evaluate")
-    (out / "gallery").mkdir(exist_ok=True)
-    shown: dict[str, int] = {}
-
-    def show(case: Case, image: np.ndarray, mask: np.ndarray | None, seen: Inspection) -> None:
-        count = shown.get(case.defect, 0)
-        if count < settings.evaluate.gallery:
-            shown[case.defect] = count + 1
-            picture = panel(inspector, image, mask, seen)
-            cv2.imwrite(str(out / "gallery" / f"{case.defect}-{count}.png"), picture[..., ::-1])
-
-    result = evaluate(inspector, data, manifest, settings.evaluate, settings.seed, show)
-    stage.write_json(out / "metrics.json", result.metrics)
+    result = evaluate(inspector, data, manifest, settings.evaluate, settings.seed)
+    counts = (result.metrics["normal_images"], result.metrics["defective_images"])
+    known = public_set(settings.category, result.metrics["evaluated_on"], *counts)
+    public = {"public_set": asdict(known) if known else None}
+    stage.write_json(out / "metrics.json", result.metrics | public)
     result.scores.to_csv(out / "scores.csv", index=False)
     result.per_defect.to_csv(out / "per_defect.csv", index=False)
     np.savez_compressed(out / "curves.npz", allow_pickle=False, **result.curves)
-
-
-Show = Callable[[Case, np.ndarray, np.ndarray | None, Inspection], None]
+    _, todo = cases(data, manifest, inspector, settings.seed)
+    chosen = gallery.choose(result.scores, inspector.image_threshold, settings.evaluate.gallery)
+    gallery.write(out / "gallery", inspector, todo, chosen)
+    page = report.render(report.collect(out.parent, settings.category, settings.evaluate.aupro_limit))
+    (out / "report.html").write_text(page, encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -65,15 +60,8 @@ def evaluate_bundle(package: Path, data: Path, manifest: pd.DataFrame, config: E
     return evaluate(Inspector.load(package), data, manifest, config, seed).metrics
 
 
-def evaluate(
-    inspector: Inspector,
-    data: Path,
-    manifest: pd.DataFrame,
-    config: Evaluate,
-    seed: int,
-    show: Show | None = None,
-) -> Result:
-    """Inspect every case and measure; `show(case, image, mask, inspection)` sees each once."""
+def evaluate(inspector: Inspector, data: Path, manifest: pd.DataFrame, config: Evaluate, seed: int) -> Result:
+    """Inspect every case and measure."""
     synthetic, todo = cases(data, manifest, inspector, seed)
     size = inspector.image_size
     maps, masks, rows, busy = [], [], [], 0.0
@@ -88,9 +76,7 @@ def evaluate(
         masks.append(small > 0)
         rows.append({"path": case.path, "label": case.label, "defect": case.defect, "score": seen.score,
                      "verdict": int(seen.anomalous), "mask_known": int(known or not case.label),
-                     "least_likelihood": float(seen.likelihood.min())})  # fmt: skip
-        if show:
-            show(case, image, small > 0 if known else None, seen)
+                     "least_likelihood": _least(seen.likelihood)})  # fmt: skip
         if number % 20 == 0 or number == len(todo):
             print(f"evaluate@{inspector.category} {number}/{len(todo)} {number / busy:.1f} images/s", flush=True)
     scores = pd.DataFrame(rows)
@@ -107,3 +93,7 @@ def evaluate(
         "protocol": describe(inspector, synthetic, scores, config),
     }
     return Result(metrics, scores, per_defect, curves)
+
+
+def _least(likelihood: np.ndarray | None) -> float:
+    return float("nan") if likelihood is None else float(likelihood.min())

@@ -46,6 +46,19 @@ def test_a_good_run_is_logged_registered_and_promoted(plant: Fabricator) -> None
     assert run.data.tags["snapshot.sha"] == tags["snapshot.sha"]
 
 
+def test_the_runs_report_has_the_stages_page_and_the_lineage(plant: Fabricator) -> None:
+    stage_page = "<!doctype html><main><h1>Evaluation</h1></main>"
+    (plant.root / "artifacts" / "brick" / "evaluate" / "report.html").write_text(stage_page)
+    plant.record("brick")
+    done = publish(plant.root, "brick")
+    page = mlflow.artifacts.load_text(f"runs:/{done.run_id}/report.html")
+    tags = tracking.connect(plant.root).get_run(done.run_id).data.tags
+    assert page.startswith("<!doctype html><main><h1>Evaluation</h1><section") and page.rstrip().endswith("</main>")
+    for name in ("data.md5", "snapshot.sha", "stage.package.md5", "git.sha"):
+        assert tags[name] in page, name
+    assert done.run_id in page
+
+
 def test_the_model_carries_signature_and_example_and_no_pickle(plant: Fabricator) -> None:
     publish(plant.root, "brick")
     tracking.connect(plant.root)
