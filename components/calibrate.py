@@ -78,7 +78,7 @@ def run(root: Path, settings: Settings) -> None:
         "score": score, "pixel_threshold": threshold, "image_threshold": threshold, "min_area": config.min_area,
         "map_low": low,
         "bilateral": list(config.bilateral), "white": white, "normal_scores": sorted(normal_scores),
-        "normal_likelihoods": [float(np.exp(-v)) for v in np.quantile(maps["likelihood"], np.linspace(0, 1, 101))],
+        "normal_least_likelihoods": sorted(least_likelihoods(detector, normals, white, device)),
         "images": len(normals),
     })  # fmt: skip
 
@@ -98,6 +98,16 @@ def look(
             parts.setdefault(key, []).append(value.astype(np.float32))
         print(f"{name} {min(i + BATCH, len(images))}/{len(images)}", flush=True)
     return {key: np.concatenate(value) for key, value in parts.items()}
+
+
+@torch.no_grad()
+def least_likelihoods(detector: Detector, images: np.ndarray, white: float, device: torch.device) -> list[float]:
+    """min over i of p(z_i | z_<i) for each image, in 0..1: what inspections log, for drift to compare with."""
+    least: list[float] = []
+    for i in range(0, len(images), BATCH):
+        codes = detector.vqvae.encode(to_tensor(images[i : i + BATCH], white, device))
+        least += restore(detector.prior, codes, eta=0.0).likelihood.flatten(1).amin(1).tolist()
+    return least
 
 
 def held_out_scores(detector: Detector, maps: dict[str, np.ndarray], score: str, area: int) -> list[float]:

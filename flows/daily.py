@@ -125,7 +125,7 @@ def promote(
 
 @flow(name="drift")
 def drift(root: str, category: str) -> Any:
-    """Compare the scores of late with the calibration's, and emit an event when they part."""
+    """Compare scores and likelihoods of late with the calibration's, and emit an event that names which parted."""
     from flows import drift as drifting
 
     environment.prepare(Path(root))
@@ -134,9 +134,8 @@ def drift(root: str, category: str) -> Any:
     except UserError as error:  # no model yet: nothing can have drifted
         return Completed(name="Quiet", message=str(error))
     if report.parted:
-        _emit(DRIFTED, category, {name: value for name, value in vars(report).items() if name != "category"})
-    told = f"{report.images} scores, D = {report.statistic:.3f}, p = {report.p_value:.2g}, PSI = {report.stability:.2f}"
-    return Completed(name="Drifted" if report.parted else "Quiet", message=told)
+        _emit(DRIFTED, category, report.payload)
+    return Completed(name="Drifted" if report.parted else "Quiet", message=str(report))
 
 
 def _emit(event: str, category: str, payload: dict[str, Any]) -> None:

@@ -7,6 +7,8 @@ score      the image's anomaly score; `threshold` is where `verdict` turns from 
 regions    bounding boxes of what is defective: x, y, width, height in pixels of the map
 map        base64 PNG, 16-bit grey, at the model's size: anomaly score = pixel / 65535 * map_max
 map_max    the largest value of the map; pixel_threshold is where a pixel counts as defective
+
+Where the environment variable KINTSUGI_SCORES names a folder, the scores are appended to it for the drift flow.
 """
 
 from __future__ import annotations
@@ -37,10 +39,13 @@ class Detector(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the bundle from the model's own files, on the CPU or whatever device is found."""
+        from components import scorelog
         from components.device import find_device
         from components.inspector import Inspector
 
         self.inspector = Inspector.load(Path(context.artifacts["package"]), device=str(find_device()))
+        folder = scorelog.place()
+        self.log = scorelog.Writer(folder / self.inspector.category) if folder else None
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -49,7 +54,15 @@ class Detector(PythonModel):
         with tempfile.TemporaryDirectory() as folder:
             images = [_decode(text, row, Path(folder)) for row, text in enumerate(model_input["image"])]
         with_map = bool((params or {}).get("return_map", True))
-        return [self._row(found, with_map) for found in self.inspector.inspect(images)]
+        inspected = self.inspector.inspect(images)
+        if self.log is not None:
+            self.log.add([self._logged(row, found) for row, found in enumerate(inspected)])
+        return [self._row(found, with_map) for found in inspected]
+
+    def _logged(self, row: int, found: Any) -> dict[str, object]:
+        # A request has no file names, and MLflow's server does not say which version it serves.
+        least, model = float(found.likelihood.min()), f"sha256:{self.inspector.bundle['sha256']}"
+        return {"path": f"row {row}", "score": float(found.score), "least_likelihood": least, "model": model}
 
     def _row(self, found: Any, with_map: bool) -> dict[str, Any]:
         row = {

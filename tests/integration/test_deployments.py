@@ -112,6 +112,7 @@ def test_the_teams_file_names_the_same_deployments(root: Path) -> None:
 
 def test_the_form_and_drift_on_a_real_registry(plant: Fabricator, prefect_harness: str) -> None:
     import json
+    import shutil
 
     from flows import daily, promote
     from flows import drift as drifting
@@ -125,6 +126,7 @@ def test_the_form_and_drift_on_a_real_registry(plant: Fabricator, prefect_harnes
     bundle = root / "artifacts/brick/package/bundle.json"
     content = json.loads(bundle.read_text())
     content["calibration"]["normal_scores"] = [1 + i / 100 for i in range(60)]
+    content["calibration"]["normal_least_likelihoods"] = [0.1 + i / 1000 for i in range(60)]
     bundle.write_text(json.dumps(content))
     plant.record("brick")
     publish(root, "brick")
@@ -140,12 +142,24 @@ def test_the_form_and_drift_on_a_real_registry(plant: Fabricator, prefect_harnes
 
     assert daily.drift(str(root), "brick", return_state=True).name == "Quiet"  # nothing was inspected yet
     table = pd.DataFrame({"path": "a.png", "score": [2.0 + i / 100 for i in range(60)]})
-    drifting.append(root, "brick", table.assign(least_likelihood=0.1, model="production.brick/1"))
+    usual = table.assign(least_likelihood=[0.1 + i / 1000 for i in range(60)], model="production.brick/1")
+    drifting.append(root, "brick", usual)
     drifting.append(root, "brick", table.assign(score=1.2, least_likelihood=0.1, model="production.brick/9"))
-    assert daily.drift(str(root), "brick", return_state=True).name == "Drifted"
+    state = daily.drift(str(root), "brick", return_state=True)
+    assert state.name == "Drifted" and "score parted (D = 1.000" in state.message
+    assert "least likelihood as calibrated" in state.message
     (event,) = events(daily.DRIFTED)
     assert event["payload"]["images"] == 60 and event["payload"]["model"] == "production.brick/1"
+    assert event["payload"]["parted"] == ["score"]
+    assert event["payload"]["comparisons"]["least_likelihood"]["statistic"] < 0.1
     client = tracking.connect(root)
     run = client.get_run(event["payload"]["run_id"])
-    assert run.data.metrics["p_value"] < 0.001 and run.data.metrics["ks_statistic"] == 1.0
-    assert [f.path for f in client.list_artifacts(run.info.run_id)] == ["scores.png"]
+    assert run.data.metrics["score/p_value"] < 0.001 and run.data.metrics["score/ks_statistic"] == 1.0
+    assert run.data.metrics["least_likelihood/p_value"] > 0.5 and run.data.tags["parted"] == "score"
+    assert [f.path for f in client.list_artifacts(run.info.run_id)] == ["distributions.png"]
+
+    # The parts change while the score stays: what MLflow's own server logged counts as well.
+    shutil.rmtree(root / "logs")
+    served = usual.assign(score=content["calibration"]["normal_scores"], model=f"sha256:{content['sha256']}")
+    drifting.append(root, "brick", served.assign(least_likelihood=usual["least_likelihood"] / 1000))
+    assert drifting.drift(root, "brick").parted == ("least_likelihood",)

@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import cv2
 import numpy as np
 import pytest
 
+from components import scorelog
 from flows.adapters import tracking
 from flows.environment import stage_environment
 from flows.publish import publish
@@ -60,7 +62,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, migrated_db: Path) -> Itera
         process = subprocess.Popen(
             [*command, "--env-manager", "local", "--port", str(port)],
             cwd=elsewhere,
-            env=stage_environment() | {"MLFLOW_TRACKING_URI": address},
+            env=stage_environment() | {"MLFLOW_TRACKING_URI": address, scorelog.PLACE: str(elsewhere / "scores")},
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -116,6 +118,9 @@ def test_the_champion_answers_with_score_verdict_and_map(server: tuple[str, Path
     for box in row["regions"]:
         region = scores[box["y"] : box["y"] + box["height"], box["x"] : box["x"] + box["width"]]
         assert region.max() > row["pixel_threshold"]
+    (first, *_) = scorelog.recent(said.parent / "scores" / "brick", datetime.now(UTC) - timedelta(hours=1)).itertuples()
+    assert first.score == pytest.approx(row["score"]) and 0 < first.least_likelihood < 1
+    assert first.model.startswith("sha256:") and first.path == "row 0"
     assert "mlartifacts" in said.read_text().split("inspector of", 1)[1].splitlines()[0]
 
 

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from components.arrays import to_tensor
+from components.calibrate import least_likelihoods
 from components.errors import UserError
 from components.inspector import Inspector
 from tests.artifacts_fixture import write_bundle
@@ -39,6 +42,21 @@ def test_an_image_scores_the_same_alone_and_in_a_batch(package):
     together = [found.score for found in inspector.inspect(images)]
     alone = [inspector.inspect([one])[0].score for one in images]
     assert together == pytest.approx(alone, rel=1e-3, abs=1e-3)
+
+
+def test_drift_compares_like_with_like(package):
+    inspector = Inspector.load(package)
+    normals = np.stack([np.roll(image((64, 64), 3), shift, 0) for shift in range(5)])
+    # Fresh from their constructors the encoder gives one code for everything, and the prior finds all codes alike.
+    vqvae, noise = inspector.detector.vqvae, torch.Generator().manual_seed(0)
+    z = vqvae.encoder(to_tensor(normals[:1], 255.0, torch.device("cpu"))).flatten(2)[0].T.detach()
+    vqvae.codebook.vectors.data = z[: len(vqvae.codebook.vectors)].clone()
+    for parameter in inspector.detector.prior.parameters():
+        parameter.data += 0.3 * torch.randn(parameter.shape, generator=noise)
+    calibrated = least_likelihoods(inspector.detector, normals, 255.0, torch.device("cpu"))
+    inspected = [float(found.likelihood.min()) for found in inspector.inspect(list(normals))]
+    assert len(set(calibrated)) > 1
+    assert calibrated == pytest.approx(inspected, rel=0.02)
 
 
 def test_depth_and_colour_do_not_change_what_is_seen(package):

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from components import scorelog
 from flows import drift
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
@@ -46,3 +47,26 @@ def test_stability_by_hand() -> None:
     # two bins of the reference, split at its median 1.5; shares .5/.5 against .25/.75
     expected = (0.25 - 0.5) * np.log(0.25 / 0.5) + (0.75 - 0.5) * np.log(0.75 / 0.5)
     assert drift.population_stability([0, 2, 3, 4], [0, 1, 2, 3]) == pytest.approx(expected)
+
+
+def test_the_environment_names_a_place_that_several_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(scorelog.PLACE, str(tmp_path / "shared"))
+    drift.append(tmp_path / "one", "brick", scores([1.0]), NOW)
+    drift.append(tmp_path / "another", "brick", scores([2.0]), NOW)
+    assert len(drift.recent(tmp_path, "brick", NOW - timedelta(days=1))) == 2
+    assert not (tmp_path / "one").exists()
+
+
+def test_a_writer_keeps_what_the_disk_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "brick"
+    place.write_text("a file where the folder should be")
+    writer = scorelog.Writer(place)
+    row: dict[str, object] = {"path": "row 0", "score": 1.0, "least_likelihood": 0.5, "model": "sha256:0"}
+    writer.add([row])
+    assert writer.rows == [row]  # and no error
+    place.unlink()
+    writer.add([row])  # too soon after the last time
+    assert not place.exists()
+    monkeypatch.setattr(scorelog, "EVERY", 0.0)
+    writer.add([row])
+    assert len(scorelog.recent(place, NOW - timedelta(days=1))) == 3 and writer.rows == []
