@@ -59,10 +59,11 @@ artifacts/brick/package/bundle.json: ;
 test: $(READY) ## Every test; ARGS="-k words" picks some.
 	@$(IN) python -P -m pytest $(ARGS)
 
-lint: $(READY) ## Style, format and types.
+lint: $(READY) ## Style, format, types, and the containers' files.
 	@$(IN) ruff check .
 	@$(IN) ruff format --check .
 	@$(IN) mypy
+	@$(IN) hadolint infra/Dockerfile
 
 format: $(READY) ## Bring the format into order.
 	@$(IN) ruff check --fix .

@@ -145,7 +145,7 @@ def _calibration(root: Path, category: str) -> tuple[str, set[str], dict[str, li
 
     client = tracking.connect(root)
     version = registry.resolve(client, category, None)
-    package = served.package_in(Path(registry.download(client, version)))
+    package = served.checked_package(client, version)
     bundle = stage.read_json(package / "bundle.json")
     known = {measure: bundle["calibration"].get(key, []) for measure, key in COMPARED.items()}
     model = f"{version.name}/{version.version}"

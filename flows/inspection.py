@@ -28,7 +28,7 @@ def champion(root: Path, category: str, device: str | None = None) -> tuple[Insp
     """
     client = tracking.connect(root)
     version = registry.resolve(client, category, None)
-    folder = served.package_in(Path(registry.download(client, version)))
+    folder = served.checked_package(client, version)
     return Inspector.load(folder, device or str(find_device())), f"{version.name}/{version.version}"
 
 

@@ -99,7 +99,7 @@ def _comparable(
 def _rescore(client: MlflowClient, root: Path, category: str, version: ModelVersion) -> dict[str, Any]:
     from components.evaluate import evaluate_bundle
 
-    package = served.package_in(Path(registry.download(client, version)))
+    package = served.checked_package(client, version)
     resolved = settings.load(root, category)
     manifest = tracking.read_manifest(root / "artifacts" / category)
     data = root / "data" / category
@@ -115,7 +115,7 @@ def _timed(
     other: tuple[ModelVersion, Mapping[str, Any] | None],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Replace both latencies by ones taken in one sitting: an older number is of another machine or load."""
-    packages = [served.package_in(Path(registry.download(client, v))) for v, _ in (one, other)]
+    packages = [served.checked_package(client, v) for v, _ in (one, other)]
     seconds = latencies(packages, root, category)
     first, second = (
         {**dict(m or {}), "seconds_per_image": s} for m, s in zip((one[1], other[1]), seconds, strict=True)

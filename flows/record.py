@@ -1,4 +1,4 @@
-"""The promotion record: one run in the `promotions` experiment per promotion, refusal and rollback.
+"""The promotion record: one run per promotion and rollback (experiment `promotions`) and refusal (`refusals`).
 
 A promotion takes several steps in MLflow, which has no transaction across them. The record is also the
 journal that makes one of them: it is written as `pending` before the first step and closed after the last,
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EXPERIMENT = "promotions"
+# Apart from what people decided: a team's training jobs write refusals, and must not be able to write the other.
+REFUSALS = "refusals"
 COLUMNS = (
     "when", "kind", "status", "from_version", "to_version", "staging_version", "run_id", "data_md5",
     "gate_digest", "by", "why", "error",
@@ -99,7 +101,7 @@ def open_(client: MlflowClient, root: Path, intent: Intent, status: str = "pendi
     values = {k: v for k, v in asdict(intent).items() if k != "record"}
     tags = {**values, "status": status, "to_version": "", "error": error, "pid": str(os.getpid())}
     name = f"{intent.kind} {intent.category} staging {intent.staging_version}"
-    experiment = tracking.experiment(client, root, EXPERIMENT)
+    experiment = tracking.experiment(client, root, REFUSALS if intent.kind == "refusal" else EXPERIMENT)
     run = client.create_run(experiment, tags={**tags, "mlflow.user": intent.by}, run_name=name)
     if status != "pending":
         client.set_terminated(run.info.run_id)
@@ -125,7 +127,7 @@ def close(client: MlflowClient, intent: Intent, to_version: str, error: str = ""
 
 def pending(client: MlflowClient, root: Path, category: str) -> list[tuple[Intent, str]]:
     """Intents of the category that no one closed, oldest first, each with its status."""
-    runs = _runs(client, root, category)
+    runs = _runs(client, category)
     open_runs = [run for run in runs if run.data.tags.get("status") in ("pending", "undoing")]
     return [(_intent(run), run.data.tags["status"]) for run in reversed(open_runs)]
 
@@ -134,7 +136,7 @@ def history(client: MlflowClient, root: Path, category: str) -> pd.DataFrame:
     """Every promotion, refusal and rollback of the category, oldest first; columns COLUMNS and `record`."""
     import pandas as pd
 
-    runs = reversed(_runs(client, root, category))
+    runs = reversed(_runs(client, category))
     rows = [{**{c: run.data.tags.get(c, "") for c in COLUMNS}, "record": run.info.run_id} for run in runs]
     table = pd.DataFrame(rows, columns=[*COLUMNS, "record"], dtype=str)
     return table.sort_values("when", kind="stable", ignore_index=True)
@@ -154,9 +156,11 @@ def served(table: pd.DataFrame) -> list[dict[str, str]]:
 
 
 @retried
-def _runs(client: MlflowClient, root: Path, category: str) -> list[Any]:
-    experiment = tracking.experiment(client, root, EXPERIMENT)
-    return tracking.search_runs(client, experiment, f"tags.category = '{category}'")
+def _runs(client: MlflowClient, category: str) -> list[Any]:
+    found = [client.get_experiment_by_name(name) for name in (EXPERIMENT, REFUSALS)]
+    where = f"tags.category = '{category}'"
+    runs = [run for each in found if each for run in tracking.search_runs(client, str(each.experiment_id), where)]
+    return sorted(runs, key=lambda run: int(run.info.start_time), reverse=True)
 
 
 def _intent(run: Any) -> Intent:

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import functools
 import io
+import os
 import shutil
 import tempfile
 import time
@@ -17,9 +18,11 @@ from components.errors import UserError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+    from mlflow.exceptions import MlflowException
 
 CHAMPION, PREVIOUS = "champion", "previous"
 PAUSES = (0.1, 0.3, 1.0, 3.0)  # seconds between attempts at what a busy database refused
+FORBIDDEN = ("PERMISSION_DENIED", "UNAUTHENTICATED")
 PASSING = ("TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
 BUSY = ("database is locked", "deadlock detected", "connection was closed", "server closed the connection")
 
@@ -38,6 +41,7 @@ def retried(function: Callable[P, R]) -> Callable[P, R]:
             try:
                 return function(*args, **kwargs)
             except MlflowException as error:
+                _may(error)
                 text = str(error).lower()
                 if error.error_code not in PASSING and not any(sign in text for sign in BUSY):
                     raise
@@ -45,6 +49,16 @@ def retried(function: Callable[P, R]) -> Callable[P, R]:
         return function(*args, **kwargs)
 
     return attempt
+
+
+def _may(error: MlflowException) -> None:
+    """Raise UserError for what a team's server does not let this user do."""
+    if error.error_code in FORBIDDEN or "error code 403" in str(error):
+        who = os.environ.get("MLFLOW_TRACKING_USERNAME", "this user")
+        raise UserError(
+            f"MLflow does not let {who} do this ({' '.join(str(error).split())[:200]}); sign in as someone whose "
+            "role may (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD), or ask the administrator"
+        ) from None
 
 
 def staging(category: str) -> str:
@@ -58,10 +72,8 @@ def production(category: str) -> str:
 
 
 @retried
-def register(
-    client: MlflowClient, name: str, source: str, run_id: str, model_id: str | None, tags: Mapping[str, str]
-) -> ModelVersion:
-    """Create the next version of `name`, tags and all, in one database transaction."""
+def ensure(client: MlflowClient, name: str) -> None:
+    """Make the registered model if it is not there."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -69,6 +81,14 @@ def register(
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+
+
+@retried
+def register(
+    client: MlflowClient, name: str, source: str, run_id: str, model_id: str | None, tags: Mapping[str, str]
+) -> ModelVersion:
+    """Create the next version of `name`, tags and all, in one database transaction."""
+    ensure(client, name)
     return client.create_model_version(name, source, run_id=run_id, tags=dict(tags), model_id=model_id)
 
 

@@ -17,6 +17,8 @@ from flows import fixity
 from flows.adapters import registry
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
     from mlflow.models import ModelSignature
 
 # All that a machine which only serves must have installed; DVC, Prefect and Great Expectations are not.
@@ -65,12 +67,31 @@ def log(root: Path, category: str, run_id: str, package_md5: str) -> Stored:
     if fixity.listing_md5(fixity.listing(package_in(folder))) != package_md5:
         told = f"MLflow's copy of artifacts/{category}/package differs from it"
         raise UserError(f"{told}; check the disk and run again")
-    return Stored(info.model_uri, str(info.model_id), json.dumps(files_in(folder), indent=1, sort_keys=True))
+    return Stored(info.model_uri, str(info.model_id), list_of(folder))
 
 
 def files_in(folder: Path) -> dict[str, str]:
     """Path to sha256 of every stored file of a model folder."""
     return {p: digest for p, digest in fixity.listing(folder, "sha256").items() if p not in UNSTORED}
+
+
+def list_of(folder: Path) -> str:
+    """The list of a stored model's files as it is kept and hashed: JSON, path -> sha256."""
+    return json.dumps(files_in(folder), indent=1, sort_keys=True)
+
+
+def checked_package(client: MlflowClient, version: ModelVersion) -> Path:
+    """The bundle of a registered version, every file of the stored model hashed against the version's tag.
+
+    UserError when a file is damaged, missing or another one: such a model is never loaded. The tag lies in the
+    registry, whose `production.*` a training job cannot write, while it can write a run's files.
+    """
+    folder = Path(registry.download(client, version))
+    recorded = version.tags.get("model.sha256", "")
+    if fixity.text_sha256(list_of(folder)) != recorded:
+        told = f"the stored files of {version.name} version {version.version} are not those that were registered"
+        raise UserError(f"{told}; it is not used: `kintsugi audit {version.name.partition('.')[2]}` names them")
+    return package_in(folder)
 
 
 def package_in(folder: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from flows.environment import stage_environment
 
 __all__ = [
     "GitState", "LockBusyError", "Repro", "StageError", "add_data", "check", "commit_data", "data_md5",
-    "git_state", "push", "repro_stage", "snapshot", "stage_graph", "stage_outs", "stale_stages",
+    "git_state", "pull", "push", "repro_stage", "snapshot", "stage_graph", "stage_outs", "stale_stages",
 ]  # fmt: skip
 
 BUSY = ("is busy, it is being blocked by", "Unable to acquire lock", "unable to acquire lock")
@@ -52,8 +53,21 @@ class Repro:
 def check(root: Path) -> None:
     """Raise UserError unless `root` is a git repository with DVC initialised."""
     git.check(root)
-    if not any((folder / ".dvc").is_dir() for folder in (root, *root.parents)):
+    home = next((folder / ".dvc" for folder in (root, *root.parents) if (folder / ".dvc").is_dir()), None)
+    if home is None:
         raise UserError(f"DVC is not initialised in {root}; run `dvc init` there")
+    _name_remote(root, home)
+
+
+def _name_remote(root: Path, home: Path) -> None:
+    """Make KINTSUGI_DVC_REMOTE the default remote of this checkout alone; DVC has no variable for that.
+
+    The store's address and keys are what every S3 client reads: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and so on.
+    """
+    address = os.environ.get("KINTSUGI_DVC_REMOTE", "")
+    local = home / "config.local"
+    if address and not (local.is_file() and f"url = {address}\n" in local.read_text(encoding="utf-8")):
+        _dvc(root, "remote", "add", "--local", "--force", "--default", "team", address)
 
 
 def add_data(root: Path) -> str:
@@ -203,6 +217,12 @@ def push(root: Path) -> None:
     """Copy data and stage outputs to the default DVC remote; UserError when it cannot be reached."""
     check(root)
     _dvc(root, "push")
+
+
+def pull(root: Path, targets: Sequence[str] = ()) -> None:
+    """Bring back from the default DVC remote what is missing here; UserError when it cannot be reached."""
+    check(root)
+    _dvc(root, "pull", *targets)
 
 
 def _locked(root: Path) -> dict[str, Any]:

@@ -41,7 +41,7 @@ class Follower:
         if self.loaded is not None and self.loaded.model == model:
             return False
         version = registry.resolve(client, self.category, number)
-        folder = served.package_in(Path(registry.download(client, version)))
+        folder = served.checked_package(client, version)
         self.loaded = Loaded(model, Inspector.load(folder, self.device))
         log.info("%s serves", model)
         return True
