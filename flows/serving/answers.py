@@ -136,6 +136,54 @@ class Answers(BaseModel):
     answers: list[Answer | Unreadable]
 
 
+class Comparison(BaseModel):
+    """What differs in an image from its golden references; `score` above `threshold` is different."""
+
+    name: str
+    references: list[str]
+    model: str
+    audit: str
+    score: float
+    threshold: float
+    verdict: Literal["same", "different"]
+    changed: float = Field(description="Share of codes that occur nowhere near in the most similar reference.")
+    size: int
+    regions: list[Region]
+    milliseconds: float
+    pictures: dict[Picture, str] | None = None
+    levels: Levels | None = None
+
+
+class Position(BaseModel):
+    """A place of an inspected image: the codes that its answer held (`include=codes`), and row and column of one."""
+
+    model: str
+    codes: Grid
+    restored: Grid
+    row: int = Field(ge=0)
+    column: int = Field(ge=0)
+
+
+class Expected(BaseModel):
+    """A code, how likely the prior holds it at the place, and what the place looks like with it (base64 PNG)."""
+
+    code: int
+    probability: float
+    patch: str
+
+
+class Explanation(BaseModel):
+    """Why a place is suspicious or not."""
+
+    code: int
+    likelihood: float = Field(description="p(code | the codes before it)")
+    likelihood_restored: float = Field(description="p(code | the restored codes before it)")
+    patch: str = Field(description="The place as it is, decoded (base64 PNG).")
+    expected: list[Expected] = Field(description="The most likely codes after the restored ones, likeliest first.")
+    attention: list[list[float]] = Field(description="Where the prior looked for its answer; sums to 1.")
+    milliseconds: float
+
+
 class ModelCard(BaseModel):
     """The serving model."""
 

@@ -5,49 +5,27 @@ from __future__ import annotations
 import base64
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
 
 from components.errors import UserError
 from flows.serving import intake, telling
-from flows.serving.answers import Answer, Answers, ImageIn, ImagesIn, Include, ModelCard, PairIn, Picture, Refusal
+from flows.serving.answers import Answer, Answers, ImageIn, ImagesIn, Include, ModelCard, Picture
+from flows.serving.bodies import REFUSALS, describe, takes
 from flows.serving.follower import Follower
 from flows.serving.guard import Guard
 from flows.serving.limits import Limits
+from flows.serving.looking import looking
 from flows.serving.pages import mount, pages
 from flows.serving.service import Service, refusal, told
 from flows.serving.telemetry import CONTENT_TYPE
 
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {"model": Refusal, "description": "The form is malformed."},
-    401: {"model": Refusal, "description": "The API key is missing or wrong."},
-    413: {"model": Refusal, "description": "Too many bytes, pixels or images."},
-    422: {"model": Refusal, "description": "No image, or one that cannot be read."},
-    503: {"model": Refusal, "description": "Busy, or no model yet; Retry-After says when to come back."},
-}
-SCHEMAS = "#/components/schemas/{model}"
-BODIES: tuple[type[BaseModel], ...] = (ImageIn, ImagesIn, PairIn)  # read by us and not by FastAPI
 PNG = {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}, "description": "The picture."}
 Wanted = Annotated[list[Include], Query(description="What to send beside the verdict.")]
 Name = Annotated[str, Query(description="The image's name when the body is the file itself.")]
-
-
-def takes(model: type[BaseModel], fields: dict[str, Any], raw: bool = True) -> dict[str, Any]:
-    """The request body for OpenAPI: JSON of `model`, a form with these file fields, the file itself."""
-    binary = {"type": "string", "format": "binary"}
-    form = {name: binary if one else {"type": "array", "items": binary} for name, one in fields.items()}
-    content = {
-        intake.MULTIPART: {"schema": {"type": "object", "properties": form}},
-        intake.JSON: {"schema": {"$ref": SCHEMAS.format(model=model.__name__)}},
-    }
-    if raw:
-        content["application/octet-stream"] = {"schema": binary}
-    return {"requestBody": {"required": True, "content": content}}
 
 
 def create_app(follower: Follower, every: float = 5.0, limits: Limits | None = None, key: str | None = None) -> FastAPI:
@@ -66,17 +44,11 @@ def create_app(follower: Follower, every: float = 5.0, limits: Limits | None = N
     app.add_exception_handler(RequestValidationError, _one_line)
     app.include_router(state(service))
     app.include_router(inspection(service))
+    app.include_router(looking(service))
     app.include_router(pages(service))
     mount(app)
     describe(app)
     return app
-
-
-def describe(app: FastAPI) -> None:
-    """Add the bodies that we read ourselves to the app's OpenAPI document."""
-    schema = app.openapi()
-    _, extra = models_json_schema([(model, "validation") for model in BODIES], ref_template=SCHEMAS)
-    schema["components"]["schemas"] |= extra["$defs"]
 
 
 def _one_line(_: Request, error: Exception) -> Response:
@@ -127,14 +99,12 @@ def inspection(service: Service) -> APIRouter:
             raise refusal(found)
         return found
 
-    @router.post("/inspect", openapi_extra=takes(ImageIn, {"image": True}), response_model_exclude_none=True)
+    @router.post("/inspect", openapi_extra=takes(ImageIn, {"image": True}, raw=True), response_model_exclude_none=True)
     async def inspect(request: Request, name: Name = "upload", include: Wanted = []) -> Answer:  # noqa: B006
         """Inspect one image: the file itself as the body, a form with one file, or JSON with base64."""
         return await single(request, name, include)
 
-    @router.post(
-        "/inspect/batch", openapi_extra=takes(ImagesIn, {"images": False}, raw=False), response_model_exclude_none=True
-    )
+    @router.post("/inspect/batch", openapi_extra=takes(ImagesIn, {"images": False}), response_model_exclude_none=True)
     async def batch(request: Request, include: Wanted = []) -> Answers:  # noqa: B006
         """Inspect several images; one that cannot be read gets its reason and stops no other."""
         service.loaded()
@@ -144,7 +114,7 @@ def inspection(service: Service) -> APIRouter:
 
     @router.post(
         "/inspect/picture",
-        openapi_extra=takes(ImageIn, {"image": True}),
+        openapi_extra=takes(ImageIn, {"image": True}, raw=True),
         response_class=Response,
         responses={200: PNG},
     )

@@ -28,7 +28,7 @@ def answer(
 ) -> Answer:
     """One image's answer; `image` (S, S, 1 or 3) is what the model was given."""
     wanted = [Picture(one.value) for one in include if one.value in PICTURES]
-    drawn = {one: png(picture(one, loaded.inspector, image, seen)) for one in wanted}
+    drawn = {one: encoded(picture(one, loaded.inspector, image, seen)) for one in wanted}
     return Answer(
         name=name,
         model=loaded.model,
@@ -41,7 +41,7 @@ def answer(
         regions=regions(seen.mask, seen.score_map),
         milliseconds=round(milliseconds, 1),
         model_milliseconds=round(1000 * seen.seconds, 1),
-        pictures={one: base64.b64encode(file).decode() for one, file in drawn.items()} or None,
+        pictures=drawn or None,
         levels=levels(seen.score_map) if Include.levels in include else None,
         codes=codes(seen) if Include.codes in include else None,
     )
@@ -82,6 +82,11 @@ def png(pixels: np.ndarray) -> bytes:
     """(H, W) or RGB (H, W, 3), 8 or 16 bits, as a PNG file."""
     stored = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
     return bytes(cv2.imencode(".png", stored)[1])
+
+
+def encoded(pixels: np.ndarray) -> str:
+    """A PNG file in base64."""
+    return base64.b64encode(png(pixels)).decode()
 
 
 def quantised(values: np.ndarray) -> tuple[np.ndarray, float, float]:
