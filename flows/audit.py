@@ -43,6 +43,7 @@ def audit(root: Path, category: str, version: str | None = None) -> AuditReport:
         *_manifest_links(found),
         *(holdings.links(root, found.tags, state) if state else _no_lock(found)),
         *_package_links(client, found, state),
+        *_card_links(found),
         *_gate_links(found),
         *_record_links(client, found, category, history),
     ]
@@ -136,6 +137,13 @@ def _package_links(client: MlflowClient, found: ModelVersion, state: State | Non
     stored = served.package_in(folder)
     found_md5 = fixity.listing_md5(fixity.listing(stored)) if stored.is_dir() else None
     yield compared("stored package", md5, found_md5, some([p for p in phrases if "package/" in p]))
+
+
+def _card_links(found: ModelVersion) -> Iterator[Link]:
+    if "card.sha256" in found.tags:  # versions from before there were cards have none
+        text = _artifact(found, "model_card.md")
+        digest = fixity.text_sha256(text) if text else None
+        yield compared("model card", found.tags["card.sha256"], digest, "sha256")
 
 
 def _gate_links(found: ModelVersion) -> Iterator[Link]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from components import settings
 from components.stage import read_json
-from flows import judge, lineage, promote, record
+from flows import card, fixity, judge, lineage, promote, record
 from flows.adapters import registry, served, tracking
 from flows.adapters.registry import CHAMPION
 from flows.gates import GateTable
@@ -116,11 +116,14 @@ def _register(
     if page.is_file():  # the stage knows no lineage; the run's copy of its report has it
         whole = with_lineage(page.read_text(encoding="utf-8"), {**tags, "mlflow.run_id": run_id})
         client.log_text(run_id, whole, "report.html")
-    stored = served.log(root, category, run_id, package_md5)
+    told = card.write(root, category, tags)
+    client.log_text(run_id, told, "model_card.md")
+    stored = served.log(root, category, run_id, package_md5, told)
     client.log_text(run_id, stored.files, "lineage/model_files.json")
-    tags = {**tags, "model.sha256": stored.digest}
+    tags = {**tags, "model.sha256": stored.digest, "card.sha256": fixity.text_sha256(told)}
     client.set_tag(run_id, "model.sha256", stored.digest)
-    return registry.register(client, registry.staging(category), stored.uri, run_id, stored.model_id, tags)
+    name, described = registry.staging(category), card.description(told)
+    return registry.register(client, name, stored.uri, run_id, stored.model_id, tags, described)
 
 
 def _decide(client: MlflowClient, root: Path, version: ModelVersion, policy: str) -> None:

@@ -85,11 +85,17 @@ def ensure(client: MlflowClient, name: str) -> None:
 
 @retried
 def register(
-    client: MlflowClient, name: str, source: str, run_id: str, model_id: str | None, tags: Mapping[str, str]
+    client: MlflowClient,
+    name: str,
+    source: str,
+    run_id: str,
+    model_id: str | None,
+    tags: Mapping[str, str],
+    description: str,
 ) -> ModelVersion:
-    """Create the next version of `name`, tags and all, in one database transaction."""
+    """Create the next version of `name`, tags, description and all, in one database transaction."""
     ensure(client, name)
-    return client.create_model_version(name, source, run_id=run_id, tags=dict(tags), model_id=model_id)
+    return client.create_model_version(name, source, run_id, dict(tags), model_id=model_id, description=description)
 
 
 @retried

@@ -7,6 +7,7 @@ import contextlib
 import importlib.metadata
 import io
 import json
+import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,20 +45,26 @@ class Stored:
         return fixity.text_sha256(self.files)
 
 
-def log(root: Path, category: str, run_id: str, package_md5: str) -> Stored:
-    """Log the model of artifacts/<category>/package on the run and read back what was stored.
+def log(root: Path, category: str, run_id: str, package_md5: str, card: str) -> Stored:
+    """Log the model of artifacts/<category>/package, its card beside it, on the run and read back what was stored.
 
     Raises UserError when the stored bundle is not the one that was packaged.
     """
     import mlflow.pyfunc
 
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stderr(io.StringIO()),
+        tempfile.TemporaryDirectory() as scratch,
+    ):
+        readme = Path(scratch, "README.md")
+        readme.write_text(card, encoding="utf-8")
         warnings.simplefilter("ignore")  # about type hints; the signature is given
         with mlflow.start_run(run_id=run_id):
             info = mlflow.pyfunc.log_model(
                 name="model",
                 python_model=str(project_file(root, "mlflow/model.py")),
-                artifacts={"package": str(root / "artifacts" / category / "package")},
+                artifacts={"package": str(root / "artifacts" / category / "package"), "card": str(readme)},
                 code_paths=[str(project_file(root, "components"))],
                 signature=signature(),
                 input_example=_example(root / "data" / category),

@@ -11,8 +11,9 @@ import pytest
 
 from components.errors import UserError
 from components.stage import STAGES
-from flows import judge, promote
+from flows import fixity, judge, promote
 from flows.adapters import tracking
+from flows.audit import audit
 from flows.publish import publish
 from tests.artifacts_fixture import GOOD, Fabricator, set_params, write_bundle
 
@@ -57,6 +58,19 @@ def test_the_runs_report_has_the_stages_page_and_the_lineage(plant: Fabricator) 
     for name in ("data.md5", "snapshot.sha", "stage.package.md5", "git.sha"):
         assert tags[name] in page, name
     assert done.run_id in page
+
+
+def test_the_card_is_in_the_registry_on_the_run_and_in_the_model(plant: Fabricator) -> None:
+    done = publish(plant.root, "brick")
+    client = tracking.connect(plant.root)
+    text = mlflow.artifacts.load_text(f"runs:/{done.run_id}/model_card.md")
+    assert text.startswith("# Model card: `brick`") and f"| image AUROC | {GOOD['image_auroc']:.3f} |" in text
+    for name in ("staging.brick", "production.brick"):
+        version = client.get_model_version(name, "1")
+        assert version.description == text and version.tags["card.sha256"] == fixity.text_sha256(text)
+    folder = mlflow.artifacts.download_artifacts("models:/production.brick@champion")
+    assert Path(folder, "artifacts", "README.md").read_text(encoding="utf-8") == text
+    assert {"model card"} <= {link.name for link in audit(plant.root, "brick").links if link.status == "verified"}
 
 
 def test_the_model_carries_signature_and_example_and_no_pickle(plant: Fabricator) -> None:
