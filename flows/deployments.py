@@ -1,9 +1,9 @@
 """`python -m flows.deployments ROOT`: serve the plant's flows on this machine; `kintsugi up` starts it.
 
-    watch/CATEGORY                 every few minutes; emits kintsugi.images.landed
+    watch/CATEGORY                 every few minutes, and at once; emits kintsugi.images.landed
     ingest-and-retrain/CATEGORY    started by that event, or by hand; one run at a time
     promote/decide                 a form: category, approver, decision, reason
-    drift/CATEGORY                 once a day; emits kintsugi.drift
+    drift/CATEGORY                 once a day, and at once; emits kintsugi.drift
 
 Categories that are imported while it runs join within seconds.
 """
@@ -14,9 +14,8 @@ import asyncio
 import logging
 import os
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -27,7 +26,15 @@ import flows.environment  # noqa: F401  sets the defaults that Prefect reads whe
 
 # isort: split
 from prefect import Flow, get_client
-from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, StateType
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger
 from prefect.runner import Runner
@@ -40,26 +47,18 @@ from flows.server import Api
 
 log = logging.getLogger(__name__)
 POLL = 2.0  # seconds between two looks for runs to start
-LOOK = 2.0  # seconds between two looks for new categories and for what is due
+LOOK = 2.0  # seconds between two looks for new categories
 ONE_AFTER_ANOTHER = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
 # A look that comes while the one before is still at it would see the same.
 ONE_OR_NONE = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
 
 
-@dataclass(frozen=True)
-class Planned:
-    """A deployment, and the seconds between its runs; None where something else starts them."""
-
-    deployment: RunnerDeployment
-    every: float | None = None
-
-
-def of_workspace(root: Path) -> list[Planned]:
+def of_workspace(root: Path) -> list[RunnerDeployment]:
     """The deployments that belong to no category."""
-    return [Planned(_deployment(daily.promote, "decide", root, concurrency_limit=ONE_AFTER_ANOTHER))]
+    return [_deployment(daily.promote, "decide", root, concurrency_limit=ONE_AFTER_ANOTHER)]
 
 
-def of_category(root: Path, category: str) -> list[Planned]:
+def of_category(root: Path, category: str) -> list[RunnerDeployment]:
     """The deployments of one category; UserError when settings/plant.yaml is wrong."""
     settings = plant.load(root, category)
     landed = DeploymentEventTrigger(
@@ -68,18 +67,16 @@ def of_category(root: Path, category: str) -> list[Planned]:
         match={"prefect.resource.id": daily.resource(category)},
         parameters={"digest": "{{ event.payload.digest }}"},
     )
-    retrain = _deployment(
-        daily.ingest_and_retrain, category, root, category, triggers=[landed], concurrency_limit=ONE_AFTER_ANOTHER
-    )
+
+    def scheduled(flow: Flow[..., Any], every: timedelta) -> RunnerDeployment:
+        return _deployment(flow, category, root, category, interval=every, concurrency_limit=ONE_OR_NONE)
+
     return [
-        Planned(
-            _deployment(daily.watch, category, root, category, concurrency_limit=ONE_OR_NONE), settings.watch.every
+        scheduled(daily.watch, timedelta(seconds=settings.watch.every)),
+        _deployment(
+            daily.ingest_and_retrain, category, root, category, triggers=[landed], concurrency_limit=ONE_AFTER_ANOTHER
         ),
-        Planned(retrain),
-        Planned(
-            _deployment(daily.drift, category, root, category, concurrency_limit=ONE_OR_NONE),
-            settings.drift.every * 3600,
-        ),
+        scheduled(daily.drift, timedelta(hours=settings.drift.every)),
     ]
 
 
@@ -98,16 +95,11 @@ def _deployment(
 
 
 class Plan:
-    """What is registered and when it runs next.
-
-    Runs are started from here and not by the server's scheduler: that of Prefect 3.8 fails on SQLAlchemy
-    2.1, silently but for its log (it inserts runs in bulk through a hybrid property).
-    """
+    """What is registered. Prefect's server schedules the runs; the runner of this process starts them."""
 
     def __init__(self, root: Path, runner: Runner) -> None:
         self.root, self.runner = root, runner
         self.categories: set[str] = set()
-        self.due: dict[UUID, tuple[float, float]] = {}  # deployment -> (seconds between runs, time of the next)
 
     async def join(self) -> None:
         """Register the deployments of categories that are new."""
@@ -116,35 +108,42 @@ class Plan:
                 await self.add(of_category, self.root, category)
                 self.categories.add(category)
 
-    async def add(self, make: Callable[..., list[Planned]], *arguments: Any) -> None:
-        """Register what `make` returns; it runs in a thread, as Prefect would give a coroutine in a loop."""
-        for planned in await asyncio.to_thread(make, *arguments):
-            identity = await self.runner.aadd_deployment(planned.deployment)
-            if planned.every is not None:
-                self.due[identity] = (planned.every, time.monotonic())
+    async def add(self, make: Callable[..., list[RunnerDeployment]], *arguments: Any) -> None:
+        """Register what `make` returns; it runs in a thread, as Prefect would give a coroutine in a loop.
 
-    async def start_due(self) -> None:
-        """Start what is due; a server that does not answer is asked again at the next look."""
+        What has a schedule runs once at once: much may have landed while nothing was up, and a machine that
+        is switched off every night would never reach the end of a day-long interval.
+        """
         async with get_client() as client:
-            for identity, (every, when) in self.due.items():
-                if time.monotonic() >= when:
+            for deployment in await asyncio.to_thread(make, *arguments):
+                identity = await self.runner.aadd_deployment(deployment)
+                if deployment.schedules:
+                    await _forget_missed(client, identity)
                     await client.create_flow_run_from_deployment(identity)
-                    self.due[identity] = (every, time.monotonic() + every)
 
     async def keep(self) -> None:
-        """Look again and again, until cancelled."""
+        """Look for new categories again and again, until cancelled."""
         while True:
+            await asyncio.sleep(LOOK)
             try:
                 await self.join()
-                await self.start_due()
             except (UserError, httpx.HTTPError) as error:  # half-written settings, a restarting server
                 log.warning("the plan was not updated: %s", error)
-            await asyncio.sleep(LOOK)
+
+
+async def _forget_missed(client: PrefectClient, deployment: UUID) -> None:
+    """Delete runs that fell due while nothing was up: one look sees all that they would have seen."""
+    never_ran = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
+    mine = DeploymentFilter(id=DeploymentFilterId(any_=[deployment]))
+    for run in await client.read_flow_runs(flow_run_filter=FlowRunFilter(state=never_ran), deployment_filter=mine):
+        if run.auto_scheduled and run.expected_start_time and run.expected_start_time <= datetime.now(UTC):
+            await client.delete_flow_run(run.id)
 
 
 async def serve(root: Path) -> None:
     """Register every deployment and start their runs as they come due, until cancelled."""
-    runner = Runner(name="kintsugi", query_seconds=POLL, pause_on_shutdown=False)
+    # Without prefetching: a run that is fetched early holds the one slot of its deployment until its time comes.
+    runner = Runner(name="kintsugi", query_seconds=POLL, prefetch_seconds=0, pause_on_shutdown=False)
     plan = Plan(root, runner)
     await plan.add(of_workspace, root)
     await plan.join()

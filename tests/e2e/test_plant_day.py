@@ -198,6 +198,8 @@ def test_images_land_and_a_model_serves_is_taken_back_and_audited(day: tuple[Pat
     run = eventually("ingest and retrain", lambda: api.ended("ingest-and-retrain", 1))
     assert run["state"]["type"] == "COMPLETED", logs(root)
     assert len(run["parameters"]["digest"]) == 64  # the event's, so the trigger started it
+    looks = [look for look in api.runs("watch") if look["auto_scheduled"]]  # by Prefect's own schedule
+    assert {"COMPLETED", "SCHEDULED"} <= {look["state"]["type"] for look in looks}
     assert not list(landing.iterdir())
     good = {path.name for path in (root / "data/brick/train/good").iterdir()}
     held = {path.name for path in (root / "held/brick").glob("*.png")}

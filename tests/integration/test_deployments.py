@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ def test_watch_announces_a_landing_once(root: Path) -> None:
     assert event["payload"]["images"] == 20 and len(event["payload"]["digest"]) == 64
 
 
-def test_everything_is_registered_and_what_is_due_started(root: Path) -> None:
+def test_everything_is_registered_and_scheduled(root: Path) -> None:
     from prefect.client.orchestration import get_client
     from prefect.runner import Runner
 
@@ -66,12 +66,12 @@ def test_everything_is_registered_and_what_is_due_started(root: Path) -> None:
         await plan.add(deployments.of_workspace, root)
         await plan.join()
         await plan.join()  # what is known is not registered again
-        await plan.start_due()
-        await plan.start_due()  # and what was just started is not due
         async with get_client() as client:
             found = {(await client.read_flow(d.flow_id)).name: d for d in await client.read_deployments()}
             runs = [
-                await client.read_deployment(r.deployment_id) for r in await client.read_flow_runs() if r.deployment_id
+                await client.read_deployment(r.deployment_id)
+                for r in await client.read_flow_runs()
+                if r.deployment_id and not r.auto_scheduled
             ]
             automations = await client.read_automations()
         return found, [run.name for run in runs], automations
@@ -82,7 +82,11 @@ def test_everything_is_registered_and_what_is_due_started(root: Path) -> None:
     for name in ("watch", "ingest-and-retrain", "promote", "drift"):
         assert found[name].global_concurrency_limit.limit == 1, name
         assert found[name].parameters["root"] == str(root)
-    assert runs == ["brick", "brick"]  # watch and drift
+    assert runs == ["brick", "brick"]  # watch and drift, at once
+    settings = plant.load(root, "brick")
+    for name, seconds in (("watch", settings.watch.every), ("drift", settings.drift.every * 3600)):
+        (schedule,) = found[name].schedules
+        assert schedule.active and schedule.schedule.interval.total_seconds() == seconds
     form = found["promote"].parameter_openapi_schema["properties"]
     assert form["decision"]["enum"] == ["approve", "refuse", "rollback"]
     assert {"category", "approver", "reason"} <= set(found["promote"].parameter_openapi_schema["required"])
@@ -91,10 +95,34 @@ def test_everything_is_registered_and_what_is_due_started(root: Path) -> None:
     assert automation.actions[0].parameters == {"digest": "{{ event.payload.digest }}"}
 
 
+def test_what_fell_due_while_nothing_was_up_is_not_made_up_for(root: Path) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.runner import Runner
+
+    from flows import deployments
+
+    async def late() -> list[int]:
+        counts = []
+        plan = deployments.Plan(root, Runner(name="test", pause_on_shutdown=False))
+        await plan.join()
+        async with get_client() as client:
+            watch = await client.read_deployment_by_name("watch/brick")
+            now = datetime.now(UTC)
+            window = {"start_time": (now - timedelta(hours=1)).isoformat(), "end_time": now.isoformat()}
+            await client.request("POST", f"/deployments/{watch.id}/schedule", json=window)
+            for _ in range(2):
+                runs = [run for run in await client.read_flow_runs() if run.deployment_id == watch.id]
+                counts.append(sum(run.auto_scheduled and run.expected_start_time <= now for run in runs))
+                await deployments.Plan(root, plan.runner).join()  # as after a restart
+        return counts
+
+    assert asyncio.run(late()) == [12, 0]
+
+
 def test_the_teams_file_names_the_same_deployments(root: Path) -> None:
     from flows import deployments
 
-    served = [p.deployment for p in (*deployments.of_workspace(root), *deployments.of_category(root, "brick"))]
+    served = [*deployments.of_workspace(root), *deployments.of_category(root, "brick")]
     written = YAML(typ="safe").load((REPO / "infra/prefect.yaml").read_text())["deployments"]
     assert {(d["entrypoint"], d["name"]) for d in written} == {(d.entrypoint, d.name) for d in served}
     settings = plant.load(REPO, "brick")
