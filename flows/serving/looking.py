@@ -84,13 +84,15 @@ def explained(inspector: Inspector, codes: torch.Tensor, restored: torch.Tensor,
     started = time.perf_counter()
     told = explain.expect(inspector.detector.prior, codes, restored, row, column)
     own = int(codes[row, column])
-    shown = explain.patches(inspector.detector.vqvae.decode, restored, row, column, (own, *told.codes))
-    expected = zip(told.codes, told.probabilities, shown[1:], strict=True)
+    decode = inspector.detector.vqvae.decode
+    as_it_is = explain.patches(decode, codes, row, column, (own,))[0]
+    shown = explain.patches(decode, restored, row, column, told.codes)
+    expected = zip(told.codes, told.probabilities, shown, strict=True)
     return Explanation(
         code=own,
         likelihood=told.likelihood,
         likelihood_restored=told.likelihood_restored,
-        patch=telling.encoded(shown[0]),
+        patch=telling.encoded(as_it_is),
         expected=[Expected(code=k, probability=p, patch=telling.encoded(patch)) for k, p, patch in expected],
         attention=[[round(float(weight), 6) for weight in line] for line in told.attention],
         milliseconds=round(1000 * (time.perf_counter() - started), 1),

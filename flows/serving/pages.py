@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, HTTPException, Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import FileResponse, HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment
 
@@ -26,6 +26,10 @@ def pages(service: Service) -> APIRouter:
     """The routes for people."""
     router = APIRouter(include_in_schema=False)
     audits = Audits(service)
+
+    @router.get("/")
+    def page() -> FileResponse:
+        return FileResponse(FILES / "index.html", headers={"Cache-Control": "no-cache"})
 
     @router.get("/docs")
     def docs(request: Request) -> HTMLResponse:

@@ -1,0 +1,79 @@
+// Score maps in the browser: levels to values, regions above a threshold, colours. No page, no network.
+
+const LEVELS = 65535;
+
+// {size, low, high, data: base64 of unsigned 16-bit levels} to {size, low, high, values: Float32Array(size * size)}.
+export function decode({ size, low, high, data }) {
+  const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
+  const view = new DataView(bytes.buffer);
+  const values = Float32Array.from({ length: size * size }, (_, i) => low + (view.getUint16(2 * i, true) / LEVELS) * (high - low));
+  return { size, low, high, values };
+}
+
+// The 8-connected regions above the threshold of at least minArea pixels, largest first, and the mask they make.
+export function regions({ size, values }, threshold, minArea) {
+  const mask = new Uint8Array(size * size);
+  const seen = new Uint8Array(size * size);
+  const found = [];
+  for (let start = 0; start < values.length; start++) {
+    if (seen[start] || !(values[start] > threshold)) continue;
+    const pixels = flood(values, size, threshold, start, seen);
+    if (pixels.length < minArea) continue;
+    for (const p of pixels) mask[p] = 1;
+    found.push(described(pixels, values, size));
+  }
+  return { mask, found: found.sort((a, b) => b.area - a.area) };
+}
+
+function flood(values, size, threshold, start, seen) {
+  const pixels = [start];
+  seen[start] = 1;
+  for (let at = 0; at < pixels.length; at++) {
+    const x = pixels[at] % size, y = Math.floor(pixels[at] / size);
+    for (let v = Math.max(y - 1, 0); v <= Math.min(y + 1, size - 1); v++) {
+      for (let u = Math.max(x - 1, 0); u <= Math.min(x + 1, size - 1); u++) {
+        const next = v * size + u;
+        if (!seen[next] && values[next] > threshold) {
+          seen[next] = 1;
+          pixels.push(next);
+        }
+      }
+    }
+  }
+  return pixels;
+}
+
+// Box, area, and the highest value with its place.
+function described(pixels, values, size) {
+  const xs = pixels.map((p) => p % size), ys = pixels.map((p) => Math.floor(p / size));
+  const x = xs.reduce((a, b) => Math.min(a, b)), y = ys.reduce((a, b) => Math.min(a, b));
+  const peak = pixels.reduce((a, b) => (values[b] > values[a] ? b : a));
+  return {
+    x, y, area: pixels.length,
+    width: xs.reduce((a, b) => Math.max(a, b)) - x + 1,
+    height: ys.reduce((a, b) => Math.max(a, b)) - y + 1,
+    score: values[peak],
+    peak: { x: peak % size, y: Math.floor(peak / size) },
+  };
+}
+
+// The Turbo colour map for a share in 0..1, as a polynomial (Mikhailov 2019), to [red, green, blue] in 0..255.
+export function turbo(share) {
+  const t = Math.min(Math.max(share, 0), 1);
+  const poly = (c) => 255 * Math.min(Math.max(c.reduceRight((sum, k) => sum * t + k, 0), 0), 1);
+  return [
+    poly([0.13572138, 4.6153926, -42.66032258, 132.13108234, -152.94239396, 59.28637943]),
+    poly([0.09140261, 2.19418839, 4.84296658, -14.18503333, 4.27729857, 2.82956604]),
+    poly([0.1066733, 12.64194608, -60.58204836, 110.36276771, -89.90310912, 27.34824973]),
+  ];
+}
+
+// The map as ImageData; the threshold lies in the middle of the colours, so that a good part looks good.
+export function heat({ size, values }, low, middle, alpha) {
+  const image = new ImageData(size, size);
+  values.forEach((value, i) => {
+    const [r, g, b] = turbo((value - low) / Math.max(2 * (middle - low), 1e-9));
+    image.data.set([r, g, b, alpha], 4 * i);
+  });
+  return image;
+}
