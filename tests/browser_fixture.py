@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -37,6 +38,8 @@ def running(follower: Follower, key: str | None = None, limits: Limits | None = 
         server = uvicorn.Server(uvicorn.Config(create_app(follower, 60, limits, key), log_level="error"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
+        while not server.started and thread.is_alive():
+            time.sleep(0.01)
         try:
             yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from components.errors import UserError
 from components.inspector import Inspector
 from flows.serving.answers import ImageIn, ImagesIn, PairIn
 from flows.serving.limits import Limits
+
+# The parser warns of every malformed form, which would let anybody fill the log; the sender is told.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 MULTIPART, JSON = "multipart/form-data", "application/json"
 LONGEST_NAME = 200  # characters
