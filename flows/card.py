@@ -45,7 +45,7 @@ def write(root: Path, category: str, lineage: Mapping[str, str]) -> str:
     manifest = tracking.read_manifest(artifacts)
     page = Environment(trim_blocks=True, lstrip_blocks=True)  # Markdown, not HTML: `quoted` keeps names harmless
     page.filters |= {"quoted": quoted, "number": number}
-    return page.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    text = page.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         category=category,
         metrics=metrics,
         names=METRICS,
@@ -60,6 +60,7 @@ def write(root: Path, category: str, lineage: Mapping[str, str]) -> str:
         bound=_upper_bound(metrics),
         lineage=lineage,
     )
+    return unwrapped(text)
 
 
 def description(card: str) -> str:
@@ -91,6 +92,20 @@ def foreign_weights(bundle: Mapping[str, Any]) -> str:
             if found and found != "pixels":
                 return str(found.get("name", found) if isinstance(found, Mapping) else found)
     return ""
+
+
+def unwrapped(markdown: str) -> str:
+    """Each paragraph and list item on one line: MLflow's pages break a line where its source does."""
+    lines: list[str] = []
+    fenced = False
+    for line in markdown.splitlines():
+        fenced ^= line.startswith("```")
+        joins = lines and lines[-1] and not lines[-1].startswith(("|", "#", "```"))
+        if joins and line and not fenced and not line.startswith(("|", "#", "```", "- ")):
+            lines[-1] += f" {line.strip()}"
+        else:
+            lines.append(line)
+    return "\n".join(lines) + "\n"
 
 
 def quoted(text: object) -> str:

@@ -73,7 +73,8 @@ PAGE = """<!doctype html>
          color: #222; background: #fff }
   table { border-collapse: collapse; width: 100%; margin: .4rem 0 1.6rem }
   th, td { text-align: left; padding: .25rem .6rem; border-bottom: 1px solid #ddd; vertical-align: top }
-  td { overflow-wrap: anywhere } code { font-size: .85em }
+  td { overflow-wrap: anywhere } td:first-child, td.verified, td.missing, td.differs { overflow-wrap: normal }
+  code { font-size: .85em }
   .verified, .pass { color: #176b2c } .missing, .skip { color: #8a5a00 } .differs, .fail { color: #b00020 }
   .verdict { font-size: 1.2rem; font-weight: 600 }
 </style>
@@ -86,6 +87,7 @@ PAGE = """<!doctype html>
 {% endfor %}</table>
 {% else %}<p>none</p>{% endif %}
 {% endmacro %}
+<main>
 <h1>Audit of {{ report.version }}</h1>
 <p class="verdict {{ 'verified' if report.verified else 'differs' }}">
 {% if report.verified %}Every link verified.{% else %}{{ report.broken | length }} of
@@ -105,5 +107,6 @@ Prefect run <code>{{ report.lineage.get('prefect.run_id', '') }}</code></p>
 'staging_version', 'by', 'why', 'error']) }}
 <h2>Lineage</h2>
 <table>{% for key, value in lineage %}<tr><th>{{ key }}</th><td><code>{{ value }}</code></td></tr>{% endfor %}</table>
+</main>
 </html>
 """

@@ -11,6 +11,7 @@ import pytest
 from components.errors import UserError
 from flows import card
 from tests.artifacts_fixture import GOOD, Fabricator, make_workspace, write_bundle
+from tests.e2e.test_readme import check, check_mention, fenced, inline
 
 LINEAGE = {"data.md5": "d41d8.dir", "snapshot.sha": "0123abcd", "version.torch": "2.13.0", "version.python": "3.11.2"}
 
@@ -34,7 +35,7 @@ def test_every_number_is_a_files(bolts: Path) -> None:
         assert f"| {name} | {shown:.3f} |" in text
     assert GOOD["protocol"] in text and "| test | 3 | 3 |" in text and "| train | 6 | 0 |" in text
     assert "`d41d8.dir`" in text and "`0123abcd`" in text and "2.13.0" in text
-    assert "0.0 %\n  false positives may be 13.9 % in truth" in text  # 1 - 0.05 ** (1 / 20)
+    assert "0.0 % false positives may be 13.9 % in truth" in text  # 1 - 0.05 ** (1 / 20)
 
 
 def test_a_real_bundle_is_described(bolts: Path) -> None:
@@ -91,3 +92,20 @@ def test_a_long_card_is_cut_between_paragraphs_to_what_the_registry_takes(bolts:
         short.partition("\n\nThe whole")[0]
     )
     assert card.description("short") == "short"
+
+
+def test_paragraphs_stand_on_one_line_each() -> None:
+    text = "# A\n\none\ntwo\n\n- three\n  four\n- five\n\n| a |\n|---|\n| b |\n\n```sh\nx\ny\n```\n"
+    assert card.unwrapped(text) == (
+        "# A\n\none two\n\n- three four\n- five\n\n| a |\n|---|\n| b |\n\n```sh\nx\ny\n```\n"
+    )
+
+
+def test_the_cards_commands_exist(bolts: Path) -> None:
+    text = card.write(bolts, "brick", LINEAGE)
+    found = [*fenced(text), *inline(text)]
+    assert len(found) >= 4
+    for line in fenced(text):
+        check(line)
+    for line in inline(text):
+        check_mention(line.split()[1:])
