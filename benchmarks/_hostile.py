@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 PATHS = ("/inspect", "/inspect/batch", "/inspect/picture", "/compare", "/explain")
 OTHERS = (
-    "/audit/1",
+    "/audit/x",
     "/audit/-1",
     "/audit/99999999999999999999",
     "/page/../app.py",

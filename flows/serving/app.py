@@ -57,28 +57,28 @@ def _one_line(_: Request, error: Exception) -> Response:
 
 
 def state(service: Service) -> APIRouter:
-    """Is it alive, is it ready, which model is it, what did it do."""
+    """Is it alive, is it ready, which model is it, what did it do. All at once, however busy the threads are."""
     router = APIRouter(tags=["state"])
 
     @router.get("/health")
-    def health() -> dict[str, str]:
+    async def health() -> dict[str, str]:
         """Whether the process answers."""
         return {"status": "alive"}
 
     @router.get("/ready", responses={503: REFUSALS[503]})
-    def ready() -> dict[str, str]:
+    async def ready() -> dict[str, str]:
         """Whether a model is loaded, and which."""
         return {"model": service.loaded().model}
 
     @router.get("/metrics", response_class=Response)
-    def metrics() -> Response:
+    async def metrics() -> Response:
         """Counters for Prometheus."""
         if service.follower.loaded is not None:
             service.telemetry.serves(service.follower.loaded.model)
         return Response(service.telemetry.text(), media_type=CONTENT_TYPE)
 
     @router.get("/model", responses={503: REFUSALS[503]})
-    def model() -> ModelCard:
+    async def model() -> ModelCard:
         """The serving model: thresholds, sizes, where its audit is."""
         return telling.card(service.follower.category, service.loaded())
 

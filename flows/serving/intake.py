@@ -123,8 +123,10 @@ def read(upload: Upload, inspector: Inspector, limits: Limits) -> np.ndarray:
     """
     width, height = stated_size(upload.content)
     if width * height > limits.megapixels * 1e6:
-        many = f"{width}x{height} pixels, above the limit of {limits.megapixels:g} megapixels"
-        raise TooLargeError(f"{upload.name} has {many}; make it smaller")
+        raise TooLargeError(
+            f"{upload.name} has {width}x{height} pixels, above the limit of {limits.megapixels:g} megapixels; "
+            "make it smaller"
+        )
     image = decode(upload.content, Path(upload.name), limits.megapixels)
     return resize(to_channels(image, inspector.channels), inspector.image_size)
 

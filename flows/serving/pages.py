@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import threading
 import time
-from pathlib import Path
-from typing import Any
+from pathlib import Path as FilePath
+from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, HTTPException, Request
+from fastapi import APIRouter, FastAPI, HTTPException, Path, Request
 from fastapi.responses import FileResponse, HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment
@@ -18,7 +18,7 @@ from jinja2 import Environment
 from components.errors import UserError
 from flows.serving.service import Service
 
-FILES = Path(__file__).with_name("page")
+FILES = FilePath(__file__).with_name("page")
 FRESH = 600.0  # seconds that an audit is shown again before it is made anew
 
 
@@ -36,7 +36,7 @@ def pages(service: Service) -> APIRouter:
         return HTMLResponse(described(request.app))
 
     @router.get("/audit/{number}")
-    def audit(number: int) -> HTMLResponse:
+    def audit(number: Annotated[int, Path(ge=1, le=10**9)]) -> HTMLResponse:
         try:
             return HTMLResponse(audits.page(number))
         except UserError as error:
@@ -59,15 +59,19 @@ class Audits:
         self.made: tuple[int, float, str] = (0, -FRESH, "")
 
     def page(self, number: int) -> str:
-        """The audit of a production version; UserError when there is no such version."""
+        """The audit of a production version; UserError when there is none, 503 while another audit is made."""
         from flows.audit import audit
 
-        with self.lock:
+        if not self.lock.acquire(timeout=1):  # or whoever asks often enough would hold every thread there is
+            raise HTTPException(503, "another audit is under way; try again in a moment", {"Retry-After": "5"})
+        try:
             made, when, text = self.made
             if made != number or time.monotonic() - when > FRESH:
                 text = audit(self.root, self.category, str(number)).to_html()
                 self.made = (number, time.monotonic(), text)
-        return text
+            return text
+        finally:
+            self.lock.release()
 
 
 def described(app: FastAPI) -> str:

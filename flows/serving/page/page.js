@@ -8,7 +8,7 @@ import { decode, regions } from "./maps.js";
 const AT_ONCE = 4; // images on their way; the server makes batches of them
 const KEPT = 24; // answers with pictures that are kept; an older one is asked for again when it is looked at
 const $ = (id) => document.getElementById(id);
-const short = (value) => Number(value).toPrecision(4);
+const short = (value) => (value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential(1) : value.toPrecision(4));
 
 const entries = [];
 const waiting = [];
