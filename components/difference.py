@@ -74,7 +74,8 @@ def look(inspector: Inspector, images: Sequence[np.ndarray]) -> list[Look]:
     _, evidence = detector.look(x, ())
     vectors = F.embedding(evidence.codes, detector.vqvae.codebook.vectors).permute(0, 3, 1, 2)
     surprise = -evidence.restorations[0].likelihood_restored.clamp_min(FLOOR).log()
-    features = detector.vqvae.encoder(x).float()
+    read = getattr(detector.vqvae, "features", None)  # what its encoder reads in place of pixels, if anything
+    features = detector.vqvae.encoder(read(x) if read else x).float()
     return [Look(*one) for one in zip(vectors, features, surprise, strict=True)]
 
 

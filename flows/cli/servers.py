@@ -30,10 +30,8 @@ def up(
 
 def serve(
     category: Category,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to the network.", envvar="KINTSUGI_HOST")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.", envvar="KINTSUGI_PORT")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to the network.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
     every: Annotated[float, typer.Option(help="Seconds between two looks at the champion alias.")] = 5.0,
     queue: Annotated[
         int, typer.Option(min=1, help="Images accepted at once; more are told to come back.", envvar="KINTSUGI_QUEUE")

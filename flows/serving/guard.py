@@ -51,7 +51,7 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        body = Body(self, receive)
+        body = Body(self, receive, Headers(scope=scope))
         try:
             if self._admits(scope):
                 await self.app(scope, body.receive, answer)
@@ -76,8 +76,13 @@ class Guard:
 class Body:
     """A request's body on its way in: 413 when it is too large, 503 when all of them are, 408 when it is too slow."""
 
-    def __init__(self, guard: Guard, receive: Receive) -> None:
+    def __init__(self, guard: Guard, receive: Receive, headers: Headers) -> None:
         self.guard, self.source, self.length = guard, receive, 0
+        stated = headers.get("content-length", "")
+        self.stated = (
+            int(stated) if stated.isdecimal() and len(stated) < 20 else 0
+        )  # 0: not said, or not to be believed
+        self.asks_first = headers.get("expect", "").lower() == "100-continue"
         self.until = asyncio.get_running_loop().time() + guard.limits.arrival
         self.whole = False
 
@@ -85,11 +90,13 @@ class Body:
         """The next piece; HTTPException once a limit is passed."""
         if self.whole:  # from here on only the end of the connection can come, and that may take its time
             return await self.source()
-        message = await self._next()
-        self._count(message)
         limits = self.guard.limits
-        if self.length > limits.request_bytes:
-            await self._discard()
+        if self.stated <= limits.request_bytes:
+            message = await self._next()
+            self._count(message)
+        if max(self.length, self.stated) > limits.request_bytes:
+            if not self.asks_first:
+                await self._discard()
             raise HTTPException(413, f"the request has more than {limits.request_mb:g} MB; send less at once")
         if self.guard.arriving > limits.buffer_bytes:
             raise HTTPException(503, "too many large requests at once; try again in a moment", {"Retry-After": "2"})

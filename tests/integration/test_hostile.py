@@ -93,6 +93,11 @@ def test_a_body_that_never_arrives_is_not_waited_for(address: str) -> None:
     assert heard.startswith(b"HTTP/1.1 408") and b"did not arrive within 1 s" in heard
 
 
+def test_who_asks_first_need_not_send_what_is_too_much(address: str) -> None:
+    heard = spoken(address, HEAD + b"Expect: 100-continue\r\nContent-Length: 350000\r\n\r\n")
+    assert heard.startswith(b"HTTP/1.1 413") and b"more than 0.2 MB" in heard
+
+
 def test_who_sends_too_much_hears_why(address: str) -> None:
     words = HEAD + b"Connection: close\r\nContent-Length: 350000\r\n\r\n" + b"a" * 350_000
     assert spoken(address, words).startswith(b"HTTP/1.1 413")

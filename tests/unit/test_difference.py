@@ -44,6 +44,14 @@ def test_one_similar_reference_is_enough(inspector):
     assert alone.score > 0 and together.score == 0 and together.changed == 0
 
 
+def test_an_encoder_that_reads_features_is_given_them(inspector, monkeypatch):
+    read = []
+    monkeypatch.setattr(inspector.detector.vqvae, "features", lambda x: read.append(1) or 1 - x, raising=False)
+    inverted = compare(inspector, picture(), [picture(1)])
+    monkeypatch.undo()
+    assert read and inverted.score != compare(inspector, picture(), [picture(1)]).score
+
+
 def test_a_shift_by_a_cell_is_no_difference():
     grid = torch.randn(4, 6, 6, generator=torch.Generator().manual_seed(0))
     shifted = torch.roll(grid, 1, 2)
