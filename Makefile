@@ -14,7 +14,7 @@ SAMPLE := data/brick
 RESULTS := inspected/results.csv
 
 .DEFAULT_GOAL := help
-.PHONY: help environment run test lint format bench docs up clean clean-environment
+.PHONY: help environment run test lint audit format bench docs up clean clean-environment
 
 help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -59,11 +59,17 @@ artifacts/brick/package/bundle.json: ;
 test: $(READY) ## Every test; ARGS="-k words" picks some.
 	@$(IN) python -P -m pytest $(ARGS)
 
-lint: $(READY) ## Style, format, types, and the containers' files.
+lint: $(READY) ## Style, format, types, the Dockerfile, dependencies that agree, no secret in a commit.
 	@$(IN) ruff check .
 	@$(IN) ruff format --check .
 	@$(IN) mypy
 	@$(IN) hadolint infra/Dockerfile
+	@$(BIN)/python -m pip check --disable-pip-version-check
+	@$(IN) git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook
+
+audit: ## Known vulnerabilities of the pinned packages; asks PyPI about each of them, so it needs the internet.
+	@test -x .venv-audit/bin/pip-audit || { $(firstword $(PYTHON)) -m venv .venv-audit && .venv-audit/bin/pip install -q pip-audit; }
+	.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 format: $(READY) ## Bring the format into order.
 	@$(IN) ruff check --fix .

@@ -8,12 +8,15 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import shutil
 import sys
+from pathlib import Path
 
 from components import stage
 from components.errors import UserError
 from components.settings import find_root, load
 
+ROOM = 64 * 2**10  # bytes; with less left, whatever failed failed for that
 MODULES = {
     "augment": "components.augment",
     "train_vqvae": "components.vqvae.train",
@@ -25,11 +28,19 @@ MODULES = {
 }
 
 
+def disk_full(error: BaseException, root: Path) -> bool:
+    """Whether a full disk is behind the error. Not only by its kind: numpy, safetensors and OpenCV have their own."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return "No space left on device" in str(error) or shutil.disk_usage(root).free < ROOM
+
+
 def main(arguments: list[str]) -> int:
     if len(arguments) != 2 or arguments[0] not in MODULES:
         print(f"usage: python -m components {{{'|'.join(stage.STAGES)}}} CATEGORY", file=sys.stderr)
         return 2
     name, category = arguments
+    root = Path.cwd()
     try:
         root = find_root()
         settings = load(root, category)
@@ -44,10 +55,10 @@ def main(arguments: list[str]) -> int:
     except UserError as error:
         print(f"{name}@{category}: {error}", file=sys.stderr)
         return 2
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except Exception as error:
+        if not disk_full(error, root):
             raise
-        print(f"{name}@{category}: the disk is full; free some space and run again", file=sys.stderr)
+        print(f"{name}@{category}: the disk is full; free some space and run again, nothing is lost", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"{name}@{category}: stopped; the next run resumes from the last checkpoint", file=sys.stderr)

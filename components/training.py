@@ -6,6 +6,8 @@ part of the checkpoint: a killed run that resumes takes the same steps as one th
 
 from __future__ import annotations
 
+import hashlib
+import io
 import math
 import os
 import time
@@ -19,8 +21,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-CHECKPOINT_SECONDS = 20.0
+CHECKPOINT_SECONDS = float(os.environ.get("KINTSUGI_CHECKPOINT_SECONDS", "20"))
 PROGRESS_SECONDS = 5.0
+DIGEST = 32  # bytes of a sha256
 
 
 @dataclass(frozen=True)
@@ -74,16 +77,17 @@ def fit(
     optimiser = torch.optim.AdamW(model.parameters(), lr=plan.learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
     curves: list[dict[str, float]] = []
     best: dict[str, Any] = {"value": math.inf, "waited": 0, "weights": None}
-    step, spent = 0, 0.0
+    step, spent, sums = 0, 0.0, dict[str, list[float]]()
     saved = load_checkpoint(checkpoint, key)
     if saved:
         model.load_state_dict(saved["model"])
         optimiser.load_state_dict(saved["optimiser"])
         torch.set_rng_state(saved["random"])
         step, spent, curves, best = saved["step"], saved["spent"], saved["curves"], saved["best"]
+        sums = saved["sums"]  # since the last validation: without them the curve's next mean would be another one
         print(f"{plan.name} resumes at step {step}/{plan.steps} from its checkpoint", flush=True)
     started = told = kept = time.monotonic()
-    first, sums = step, dict[str, list[float]]()
+    first = step
     while step < plan.steps and not (plan.patience and best["waited"] >= plan.patience):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(plan, step)
@@ -114,7 +118,7 @@ def fit(
             kept = now
             state = {"key": key, "model": model.state_dict(), "optimiser": optimiser.state_dict(),
                      "random": torch.get_rng_state(), "step": step, "spent": spent + now - started,
-                     "curves": curves, "best": best}  # fmt: skip
+                     "curves": curves, "best": best, "sums": sums}  # fmt: skip
             save_checkpoint(checkpoint, state)
     if best["weights"] is not None:
         model.load_state_dict(best["weights"])
@@ -137,19 +141,41 @@ def _progress(plan: Plan, step: int, rate: float, report: dict[str, float]) -> s
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write beside, then move: a kill between the two leaves the older checkpoint whole."""
+    """Write beside, then move: a kill between the two leaves the older checkpoint whole.
+
+    The sha256 of what follows comes first. Bytes are made in memory: torch's own writer turns a full disk into an
+    error that nobody recognises.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getvalue()
     beside = path.with_suffix(".tmp")
-    torch.save(state, beside)
-    os.replace(beside, path)
+    try:
+        with beside.open("wb") as file:
+            file.write(hashlib.sha256(content).digest())
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def load_checkpoint(path: Path, key: str) -> dict[str, Any] | None:
-    """The state saved under `key`, or None. A damaged or foreign file is set aside with a word, not used."""
+    """The state saved under `key`, or None. A damaged or foreign file is set aside with a word, not used.
+
+    torch alone takes a file with a flipped bit for whole, hence the hash.
+    """
     if not path.exists():
         return None
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        whole = path.read_bytes()
+        digest, content = whole[:DIGEST], whole[DIGEST:]
+        if hashlib.sha256(content).digest() != digest:
+            raise ValueError("its hash is another one")
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # any damage: torch raises many types here
         print(
             f"checkpoint {path.name} cannot be read ({type(error).__name__}); starting from step 0",

@@ -17,6 +17,9 @@ for _name, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DVC_NO_ANALYTICS": "1",
     "GX_ANALYTICS_ENABLED": "false",
+    # A Prefect server whose database is away answers 500 or 503: a run waits about four minutes for it.
+    "PREFECT_CLIENT_MAX_RETRIES": "7",
+    "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",
     # See components/__main__.py; here for what inspects, serves and rescores in this process.
     "GOMP_SPINCOUNT": "20000",
     # Prefect writes every state change to the terminal; the same log stays readable on the server's

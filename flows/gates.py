@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import json
 import math
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -95,6 +96,8 @@ def load_limits(path: Path, category: str, evaluated_on: str) -> Limits:
     document = read_yaml(path)
     _known(document, (*PROTOCOLS, "categories"), path.name)
     categories = document.get("categories") or {}
+    if not isinstance(categories, dict):
+        raise UserError(f"{path.name} categories must hold a mapping of keys to values")
     for name, own in categories.items():
         _known(own or {}, PROTOCOLS, f"{path.name} categories.{name}")
         for protocol in PROTOCOLS:
@@ -188,7 +191,7 @@ def _checked(section: Any, where: str) -> None:
         _known(limits, METRICS, f"{where}.{kind}")
         for metric, value in limits.items():
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-                raise UserError(f"{where}.{kind}.{metric} is {value!r}; use a number, or null for no gate")
+                raise UserError(f"{where}.{kind}.{metric} is {reprlib.repr(value)}; use a number, or null for no gate")
 
 
 def _known(given: Mapping[str, Any], allowed: tuple[str, ...], where: str) -> None:

@@ -6,13 +6,14 @@ must not make a model stale.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from components.errors import UserError
-from components.settings import read_yaml
+from components.settings import LARGEST, mapping, read_yaml
 from flows.outcome import nearest
 
 FILE = "settings/plant.yaml"
@@ -74,14 +75,15 @@ def load(root: Path, category: str) -> Plant:
     """
     base = read_yaml(root / FILE)
     _known(base, [*SECTIONS, "categories"], FILE)
-    own = (base.get("categories") or {}).get(category) or {}
+    own = mapping(mapping(base.get("categories"), f"{FILE} categories").get(category), f"{FILE} categories.{category}")
     _known(own, SECTIONS, f"{FILE} categories.{category}")
     return Plant(**{name: _section(cls, name, base, own, category) for name, cls in SECTIONS.items()})
 
 
 def _section(cls: type, name: str, base: Mapping[str, Any], own: Mapping[str, Any], category: str) -> Any:
     keys = [field.name for field in fields(cls)]
-    given, extra = dict(base.get(name) or {}), dict(own.get(name) or {})
+    given = mapping(base.get(name), f"{FILE} {name}")
+    extra = mapping(own.get(name), f"{FILE} categories.{category}.{name}")
     _known(given, keys, f"{FILE} {name}")
     _known(extra, keys, f"{FILE} categories.{category}.{name}")
     values = given | extra
@@ -94,14 +96,14 @@ def _section(cls: type, name: str, base: Mapping[str, Any], own: Mapping[str, An
 
 
 def _convert(value: Any, kind: type, where: str) -> Any:
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < LARGEST:
         return float(value)
     if kind is int and isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return value
     if kind is str and isinstance(value, str):
         return value
     wanted = {float: "a number from 0", int: "a whole number from 1", str: "a text"}[kind]
-    raise UserError(f"{where} is {value!r}; it must be {wanted}")
+    raise UserError(f"{where} is {reprlib.repr(value)}; it must be {wanted}")
 
 
 def _known(given: Mapping[str, Any], allowed: Iterable[str], where: str) -> None:

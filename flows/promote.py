@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.errors import UserError
-from flows import record, turn
+from flows import contest, record, turn
 from flows.adapters import registry, tracking
 from flows.adapters.registry import CHAMPION, PREVIOUS
 from flows.record import Intent
@@ -144,6 +144,7 @@ def repair(client: MlflowClient, root: Path, category: str) -> list[str]:
 
 def _transact(client: MlflowClient, intent: Intent) -> str:
     what = f"the {intent.kind} of '{intent.category}'"
+    contest.win(client, intent)
     try:
         target = _move(client, intent)
         _settle(client, intent, target)
@@ -229,7 +230,7 @@ def _intent(
         gate_digest=tags.get("gates.digest", ""),
         by=by,
         why=why,
-        when=record.now(),
+        when=record.next_moment(client, category),
         host=record.host(),
     )
 

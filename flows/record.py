@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +59,15 @@ class Intent:
 def now() -> str:
     """The present moment, ISO 8601 in UTC to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def next_moment(client: MlflowClient, category: str) -> str:
+    """The present moment, or just after the last on the record where the clock has been moved back since."""
+    last = max((run.data.tags.get("when", "") for run in _runs(client, category)), default="")
+    moment = now()
+    if moment > last:
+        return moment
+    return (datetime.fromisoformat(last) + timedelta(milliseconds=1)).isoformat(timespec="milliseconds")
 
 
 def host() -> str:

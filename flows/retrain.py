@@ -35,6 +35,7 @@ from flows.slots import GPU, ensure_slots
 from flows.telling import Teller
 
 RETRY_DELAYS = [2.0, 10.0]  # seconds before the second and the third try
+PUBLISH_DELAYS = [5.0, 15.0, 30.0, 60.0, 120.0]  # the same for publishing: databases and stores come back
 UNCHANGED = "unchanged: its inputs, settings and outputs are those of dvc.lock"
 USER_ERROR = 2  # a stage's exit code when its input is at fault, see components/__main__.py
 
@@ -138,15 +139,19 @@ def _stage_task(session: Session, node: StageNode) -> Task[..., Any]:
 
 def _publish_task(session: Session, category: str, run_id: str) -> Task[..., Any]:
     name = f"publish@{category}"
+    failure: list[BaseException] = []
 
     def publish() -> State[Any]:
-        return _guarded(session, name, [], lambda started: _publish(session, category, run_id, started))
+        return _guarded(session, name, failure, lambda started: _publish(session, category, run_id, started))
 
     return Task(
         fn=publish,
         name="publish",
         task_run_name=name,
         tags=[category],
+        retries=len(PUBLISH_DELAYS),  # it goes on where it stopped
+        retry_delay_seconds=PUBLISH_DELAYS,
+        retry_condition_fn=lambda task, run, state: published_later(failure[-1]) and not session.cancellation.stopped,
         cache_policy=NO_CACHE,
         persist_result=False,
     )
@@ -176,6 +181,13 @@ def may_pass(error: BaseException) -> bool:
     if isinstance(error, StageError):
         return error.code != USER_ERROR
     return isinstance(error, LockBusyError | OSError)
+
+
+def published_later(error: BaseException) -> bool:
+    """Whether another try to publish can succeed: MLflow, its database or its store is away for a while."""
+    from flows.adapters import registry
+
+    return registry.passes(error) or isinstance(error, ConnectionError)
 
 
 def _run_stage(session: Session, node: StageNode, started: float) -> State[Any]:

@@ -31,6 +31,12 @@ class _Memory:
     announced: str = ""  # digest of the last announcement
     when: str = ""  # of that announcement
 
+    def until(self, now: datetime) -> _Memory:
+        """What of it is not ahead of `now`: a clock moved back must not silence the watch until it catches up."""
+        since = self.since if not self.since or datetime.fromisoformat(self.since) <= now else now.isoformat()
+        known = not self.when or datetime.fromisoformat(self.when) <= now
+        return _Memory(since, self.announced, self.when) if known else _Memory(since)
+
 
 def look(root: Path, category: str, now: datetime | None = None) -> Sight:
     """Compare the landing place with what was last announced; nothing is announced here.
@@ -44,7 +50,7 @@ def look(root: Path, category: str, now: datetime | None = None) -> Sight:
     waiting = landing.waiting(root, category, settings.landing(root, category))
     settled = [item for item in waiting if item.age >= settings.ingest.settle]
     interrupted = journal.path(root, category).exists()
-    before = _recall(root, category)
+    before = _recall(root, category).until(now)
     if not settled and not interrupted:
         if before.since:
             _remember(root, category, _Memory(announced=before.announced, when=before.when))

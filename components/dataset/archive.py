@@ -5,9 +5,11 @@ Every member is judged before the first byte is written, so a refused archive le
 
 from __future__ import annotations
 
+import errno
 import lzma
 import re
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -21,9 +23,11 @@ from components.errors import UserError
 MAX_MEMBERS = 200_000
 MAX_BYTES = 50_000_000_000  # unpacked
 CHUNK = 1 << 20
+# A name that is too long or of no use on this file system, a file where a folder should be, a damaged offset.
+REFUSED = (errno.EINVAL, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EILSEQ)
 DAMAGED = (
     zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError,
-    NotImplementedError, RuntimeError, ValueError,
+    NotImplementedError, RuntimeError, ValueError, IndexError, KeyError, struct.error, OverflowError, AssertionError,
 )  # fmt: skip
 
 
@@ -39,7 +43,10 @@ class Member:
 
 def is_archive(path: Path) -> bool:
     """Whether the file is a zip, or a tar that may be compressed with gzip, bzip2 or xz."""
-    return path.is_file() and (zipfile.is_zipfile(path) or tarfile.is_tarfile(path))
+    try:
+        return path.is_file() and (zipfile.is_zipfile(path) or tarfile.is_tarfile(path))
+    except DAMAGED:  # a compressed file that ends too early
+        return False
 
 
 def unpack(archive: Path, target: Path, max_members: int = MAX_MEMBERS, max_bytes: int = MAX_BYTES) -> None:
@@ -58,6 +65,13 @@ def unpack(archive: Path, target: Path, max_members: int = MAX_MEMBERS, max_byte
                 _unpack(_checked(_tar_members(tar), max_members, max_bytes, archive), tar, target, max_bytes)
     except DAMAGED as error:
         raise UserError(f"archive {archive} is damaged or of an unknown kind ({error}); fetch it again") from None
+    except OSError as error:
+        if error.errno is None:  # bzip2's word for damage
+            raise UserError(f"archive {archive} is damaged ({error}); fetch it again") from None
+        if error.errno not in REFUSED:
+            raise
+        told = f"archive {archive} has a member that cannot be written here ({error.strerror})"
+        raise UserError(f"{told}; unpack it yourself and give it another name") from None
 
 
 def safe_path(name: str) -> PurePosixPath:

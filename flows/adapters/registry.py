@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 CHAMPION, PREVIOUS = "champion", "previous"
 PAUSES = (0.1, 0.3, 1.0, 3.0)  # seconds between attempts at what a busy database refused
+AWAY = (
+    "could not connect", "connection refused", "max retries exceeded", "server has gone away",
+    "error code 500", "error code 502", "error code 503", "error code 504",
+)  # fmt: skip
 FORBIDDEN = ("PERMISSION_DENIED", "UNAUTHENTICATED")
 PASSING = ("TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
 BUSY = ("database is locked", "deadlock detected", "connection was closed", "server closed the connection")
@@ -42,13 +46,25 @@ def retried(function: Callable[P, R]) -> Callable[P, R]:
                 return function(*args, **kwargs)
             except MlflowException as error:
                 _may(error)
-                text = str(error).lower()
-                if error.error_code not in PASSING and not any(sign in text for sign in BUSY):
+                if not _busy(error):
                     raise
                 time.sleep(pause)
         return function(*args, **kwargs)
 
     return attempt
+
+
+def _busy(error: MlflowException) -> bool:
+    return error.error_code in PASSING or any(sign in str(error).lower() for sign in BUSY)
+
+
+def passes(error: BaseException) -> bool:
+    """Whether the same may succeed minutes later: the database is busy or restarting, the server or store is away."""
+    from mlflow.exceptions import MlflowException
+
+    if not isinstance(error, MlflowException):
+        return False
+    return _busy(error) or any(sign in str(error).lower() for sign in AWAY)
 
 
 def _may(error: MlflowException) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import time
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from components.errors import UserError
 from flows.ingest import files, journal
 
 EXTRAS = {"s3": "s3", "s3a": "s3"}  # protocol -> the extra of this package that can open it
+AHEAD = 3600.0  # seconds that a file server's clock may be ahead of ours
 LONGEST = 200  # bytes of one part of a name that a local file can have, with room for an ending
 
 
@@ -64,7 +66,9 @@ def waiting(root: Path, category: str, place: str) -> list[Waiting]:
             continue
         if path.is_file():
             identity = f"{name.as_posix()}|{stat.st_size}|{stat.st_mtime_ns}"
-            found.append(Waiting(name.as_posix(), identity, now - stat.st_mtime))
+            # Written long after now: the clock has been moved back, and the file is not being written any more.
+            age = now - stat.st_mtime
+            found.append(Waiting(name.as_posix(), identity, age if age > -AHEAD else math.inf))
     return found
 
 

@@ -15,8 +15,9 @@ from pathlib import Path
 from flows.server import free_port, healthy
 from flows.team import bucket
 from tests.e2e.postgres import cluster
+from tests.e2e.wire import Wire, wire
 
-ADMIN_PASSWORD = "of-the-administrator"
+ADMIN_PASSWORD = "of-the-administrator"  # pragma: allowlist secret
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
@@ -28,6 +29,7 @@ class Team:
     objects: str
     databases: Mapping[str, str]
     folder: Path  # logs
+    wires: tuple[Wire, ...] = ()  # to the database and to the object store
 
     def client(self, user: str = "", password: str = "") -> dict[str, str]:
         named = {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password} if user else {}
@@ -83,7 +85,7 @@ def mlflow_server(folder: Path, databases: Mapping[str, str], store: str, port: 
         "KINTSUGI_AUTH_STORE_URI": f"postgresql+psycopg2://{databases['auth']}",
         "MLFLOW_ARTIFACTS_DESTINATION": "s3://kintsugi/mlflow",
         "MLFLOW_AUTH_ADMIN_PASSWORD": ADMIN_PASSWORD,
-        "MLFLOW_FLASK_SERVER_SECRET_KEY": "for-this-test-alone",
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": "for-this-test-alone",  # pragma: allowlist secret
         "MLFLOW_SERVER_ALLOWED_HOSTS": f"127.0.0.1,127.0.0.1:{port}",
     }
     command = [sys.executable, "-P", "-m", "flows.team.server", "--port", str(port), "--workers", "1"]
@@ -95,12 +97,17 @@ def mlflow_server(folder: Path, databases: Mapping[str, str], store: str, port: 
 def team(folder: Path) -> Iterator[Team]:
     """PostgreSQL, the object store with its bucket, and MLflow; skips where PostgreSQL is not installed."""
     with ExitStack() as stack, patched(KEYS):
-        databases = stack.enter_context(cluster("prefect", "mlflow", "auth"))
-        store = stack.enter_context(objects(folder))
+        found = stack.enter_context(cluster("prefect", "mlflow", "auth"))
+        port = int(found["mlflow"].partition(":")[2].partition("/")[0])
+        database = stack.enter_context(wire(port))
+        databases = {name: address.replace(f":{port}/", f":{database.port}/") for name, address in found.items()}
+        real = stack.enter_context(objects(folder))
+        bucket_wire = stack.enter_context(wire(int(real.rpartition(":")[2])))
+        store = f"http://127.0.0.1:{bucket_wire.port}"
         with patched({"AWS_ENDPOINT_URL": store}):
             assert bucket.ensure("s3://kintsugi")
         address = stack.enter_context(mlflow_server(folder, databases, store))
-        yield Team(address, store, databases, folder)
+        yield Team(address, store, databases, folder, (database, bucket_wire))
 
 
 @contextmanager

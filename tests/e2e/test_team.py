@@ -21,7 +21,9 @@ from flows.audit import audit
 from flows.publish import publish
 from flows.team import rights
 from tests.artifacts_fixture import Fabricator, make_workspace
+from tests.e2e import outage
 from tests.e2e.team import ADMIN_PASSWORD, Team, patched, team
+from tests.toy import Toy
 
 pytestmark = pytest.mark.slow
 
@@ -115,9 +117,11 @@ def test_a_trainer_registers_a_promoter_promotes_and_nobody_else_writes_producti
         client = tracking.connect(root)
         stored = fsspec.filesystem("s3", endpoint_url=running.objects)
         model = next(path for path in stored.find("kintsugi/mlflow") if path.endswith("package/model.safetensors"))
+        whole = stored.cat_file(model)
         stored.pipe_file(model, b"another model")
         with pytest.raises(UserError, match="are not those that were registered"):
             served.checked_package(client, registry.resolve(client, "brick", None))
+        stored.pipe_file(model, whole)
 
 
 def test_dvc_pushes_to_the_store_that_the_environment_names_and_fetches_from_it(
@@ -147,3 +151,17 @@ def test_the_server_says_all_that_it_lacks() -> None:
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
     assert "MLFLOW_AUTH_ADMIN_PASSWORD" in done.stderr and "KINTSUGI_AUTH_STORE_URI" in done.stderr
     assert "BACKEND" not in done.stderr
+
+
+def test_database_and_store_away_in_mid_publication_and_mid_run(
+    services: tuple[Team, Path], toy: Toy, tmp_path: Path
+) -> None:
+    running, root = services
+    Fabricator(root)(seed=7)
+    with patched(signed_in(running, "ada")):
+        published, seconds = outage.during_a_publication(running, root, 3, outage.when_parameters_are_logged)
+        assert published.status == "waiting" and seconds > 3
+        again = publish(root, "brick")
+        assert again.version == published.version and not again.new
+    said = outage.during_a_run(running, toy, 4)
+    assert said == "augment=ran train_vqvae=ran evaluate=ran publish=ran"
