@@ -69,8 +69,8 @@ def case(draw: random.Random, folder: Path) -> None:
 
 
 def _put(draw: random.Random, path: Path, folder: Path) -> None:
-    """Write one entry, and only inside: a link that was made before must never be followed, by a test least of all."""
-    if any(each.is_symlink() for each in (path, *path.parents)):
+    """Write one entry, and only inside: a link that was made before must never be followed by a test itself."""
+    if path.exists() or any(each.is_symlink() for each in (path, *path.parents)):
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -95,3 +95,14 @@ def test_an_interrupted_ingest_is_due(root: Path) -> None:
     (root / ".kintsugi/ingest/brick.json").write_text("{}")
     sight = watch.look(root, "brick", NOW)
     assert sight.due and "interrupted" in sight.reason
+
+
+def test_a_clock_that_was_moved_back_neither_hides_images_nor_silences_the_watch(root: Path) -> None:
+    land(root, "a.png", "b.png", "c.png")
+    watch.announced(root, "brick", watch.look(root, "brick", NOW).digest, NOW)
+    land(root, "d.png")
+    earlier = NOW - timedelta(days=2)
+    sight = watch.look(root, "brick", earlier)
+    assert sight.due and sight.images == 4  # without that, "announced, and not yet ingested" for two days
+    land(root, "a.png", "b.png", "c.png", "d.png", age=-2 * 86400)  # written before the clock went back
+    assert watch.look(root, "brick", earlier).images == 4
