@@ -6,13 +6,13 @@ import difflib
 import hashlib
 import json
 import math
-import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from components.errors import UserError
+from components.reading import short
 from components.settings import read_yaml
 
 # Every metric a gate may name, and which way is better.
@@ -191,7 +191,7 @@ def _checked(section: Any, where: str) -> None:
         _known(limits, METRICS, f"{where}.{kind}")
         for metric, value in limits.items():
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-                raise UserError(f"{where}.{kind}.{metric} is {reprlib.repr(value)}; use a number, or null for no gate")
+                raise UserError(f"{where}.{kind}.{metric} is {short(value)}; use a number, or null for no gate")
 
 
 def _known(given: Mapping[str, Any], allowed: tuple[str, ...], where: str) -> None:

@@ -6,14 +6,13 @@ must not make a model stale.
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from components.errors import UserError
-from components.settings import LARGEST, mapping, read_yaml
+from components.reading import LARGEST, mapping, read_yaml, short
 from flows.outcome import nearest
 
 FILE = "settings/plant.yaml"
@@ -103,7 +102,7 @@ def _convert(value: Any, kind: type, where: str) -> Any:
     if kind is str and isinstance(value, str):
         return value
     wanted = {float: "a number from 0", int: "a whole number from 1", str: "a text"}[kind]
-    raise UserError(f"{where} is {reprlib.repr(value)}; it must be {wanted}")
+    raise UserError(f"{where} is {short(value)}; it must be {wanted}")
 
 
 def _known(given: Mapping[str, Any], allowed: Iterable[str], where: str) -> None:
