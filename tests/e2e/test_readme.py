@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import itertools
 import re
 import shlex
 from collections.abc import Iterator
@@ -10,6 +12,8 @@ from typing import Any
 import pytest
 import typer.main
 
+from components.settings import read_yaml
+from components.stage import STAGES
 from flows import cli
 from tests.conftest import REPO
 
@@ -93,7 +97,57 @@ def check_mlflow(arguments: list[str]) -> None:
     command.make_context(name, arguments)
 
 
-CHECKS = {"kintsugi": check_kintsugi, "make": check_make, "dvc": check_dvc, "mlflow": check_mlflow}
+def check_python(arguments: list[str]) -> None:
+    """A module of ours, its words read by its own parser, or a script that is there."""
+    if arguments[0] != "-m":
+        assert (REPO / arguments[0]).is_file()
+        return
+    name, *rest = arguments[1:]
+    assert importlib.util.find_spec(name), f"there is no module {name}"
+    if name == "flows.team.rights":
+        roles = read_yaml(REPO / "mlflow" / "rights.yaml")["roles"]
+        assert rest == ["apply"] or (len(rest) == 3 and rest[0] == "user" and rest[2] in roles)
+    if name == "components":
+        assert rest[0] in STAGES
+
+
+def check_docker(arguments: list[str]) -> None:
+    """`docker compose` on files that are there, for services that they have."""
+    assert arguments[0] == "compose"
+    files = [REPO / after for before, after in itertools.pairwise(arguments) if before == "-f"]
+    services = {name for path in files for name in read_yaml(path)["services"]}
+    words = [word for word in arguments[1 + 2 * len(files) :] if not word.startswith("-")]
+    assert files and words[0] in {"up", "down", "logs", "ps"} and set(words[1:]) <= services
+
+
+def check_kubectl(arguments: list[str]) -> None:
+    """Manifests that are there; a secret that one of them asks for, with keys that something here reads."""
+    words = [word for before, word in itertools.pairwise(["", *arguments]) if word != "-n" and before != "-n"]
+    if words[0] == "apply":
+        assert words[1] == "-f" and (REPO / words[2]).exists()
+        return
+    assert words[:3] == ["create", "secret", "generic"]
+    manifests = "\n".join(path.read_text(encoding="utf-8") for path in (REPO / "infra" / "k8s").glob("*.yaml"))
+    assert re.search(rf"secret(Key)?Ref: {{name: {re.escape(words[3])}\b", manifests), (
+        f"no manifest asks for {words[3]}"
+    )
+    assert all(word.startswith("--from-literal=") and word.count("=") >= 2 for word in words[4:])
+
+
+def check_cp(arguments: list[str]) -> None:
+    assert all((REPO / source).is_file() for source in arguments[:-1])
+
+
+CHECKS = {
+    "kintsugi": check_kintsugi,
+    "make": check_make,
+    "dvc": check_dvc,
+    "mlflow": check_mlflow,
+    "python": check_python,
+    "docker": check_docker,
+    "kubectl": check_kubectl,
+    "cp": check_cp,
+}
 TRUSTED = {"export", "cd", ".", "git", "apt", "pre-commit", "curl"}  # not ours: nothing of this project can break them
 
 
@@ -143,6 +197,14 @@ def test_a_command_named_in_a_sentence_exists(line: str) -> None:
         "dvc rerpo",
         "mlflow models serv -m models:/x",
         "kintsguis run",
+        "python -m flows.teem.rights apply",
+        "python -m flows.team.rights user ada king",
+        "python docs/generates.py",
+        "docker compose -f infra/composed.yaml up",
+        "docker compose -f infra/compose.yaml up mlfow",
+        "kubectl apply -f infra/k9s/",
+        "kubectl create secret generic nobodys --from-literal=password=x",
+        "cp infra/env.exemplar infra/.env",
     ],
 )
 def test_a_wrong_command_would_be_noticed(line: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import ast
 import re
 import tomllib
 from importlib.metadata import packages_distributions
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -92,6 +93,21 @@ def links() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("page", "target"), links())
 def test_a_link_leads_somewhere(page: str, target: str) -> None:
     assert ((REPO / page).parent / target).exists()
+
+
+PICTURES = sorted((REPO / "docs" / "pictures").iterdir())
+
+
+@pytest.mark.parametrize("picture", PICTURES, ids=lambda path: path.name)
+def test_a_picture_is_shown_and_said_in_words(picture: Path) -> None:
+    shown = [
+        " ".join(words.split())
+        for page in PAGES
+        for words, target in re.findall(r"!\[([^\]]*)\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+        if (page.parent / target).resolve() == picture
+    ]
+    assert shown and all(len(words) > 40 for words in shown)
+    assert picture.stat().st_size < 250_000
 
 
 def requirements() -> dict[str, Requirement]:
