@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +60,3 @@ def pixels(encoded: str) -> Any:
     """A picture of an answer, decoded."""
     return cv2.imdecode(np.frombuffer(base64.b64decode(encoded), np.uint8), cv2.IMREAD_UNCHANGED)
 
-
-def clear(folder: Path) -> None:
-    """Remove what a server wrote."""
-    shutil.rmtree(folder / "logs", ignore_errors=True)

@@ -36,7 +36,7 @@ def address(champion: Standing) -> Iterator[str]:
         yield found
 
 
-@settings(max_examples=200, deadline=5000, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=200, deadline=30_000, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(sent=requests())
 def test_no_request_breaks_the_server(server: TestClient, sent: Sent) -> None:
     answer = server.request(sent.method, sent.path, params=sent.params, headers=sent.headers, content=sent.body)
@@ -49,6 +49,7 @@ def test_the_server_is_as_good_as_new_afterwards(server: TestClient) -> None:
     assert "kintsugi_images_waiting 0.0" in counters
 
 
+PATIENCE = 30  # seconds, on a busy machine
 HEAD = b"POST /inspect HTTP/1.1\r\nHost: x\r\n"
 SPOKEN = {
     "no HTTP": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
@@ -69,16 +70,16 @@ SPOKEN = {
 @pytest.mark.parametrize("words", SPOKEN.values(), ids=SPOKEN)
 def test_no_way_to_speak_breaks_the_server(address: str, words: bytes) -> None:
     started = time.monotonic()
-    assert b" 500 " not in spoken(address, words).partition(b"\r\n")[0]
-    assert time.monotonic() - started < 10
+    assert b" 500 " not in spoken(address, words, silence=2).partition(b"\r\n")[0]
+    assert time.monotonic() - started < PATIENCE
     good = HEAD + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(png()) + png()
     assert spoken(address, good).startswith(b"HTTP/1.1 200")
 
 
-def spoken(address: str, words: bytes) -> bytes:
-    """All that the server says to these bytes, until it hangs up or has been silent for two seconds."""
+def spoken(address: str, words: bytes, silence: float = PATIENCE) -> bytes:
+    """All that the server says to these bytes, until it hangs up or has been silent for so many seconds."""
     parts, heard = urlsplit(address), b""
-    with socket.create_connection((parts.hostname, parts.port), timeout=2) as connection:
+    with socket.create_connection((parts.hostname, parts.port), timeout=silence) as connection:
         try:
             connection.sendall(words)
             while piece := connection.recv(65536):

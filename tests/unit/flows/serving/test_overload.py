@@ -17,14 +17,14 @@ def test_overload_answers_503_with_retry_after_and_recovers(
     follower: Standing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held, real = threading.Event(), Inspector.inspect
-    monkeypatch.setattr(Inspector, "inspect", lambda self, images: held.wait(20) and real(self, images))
+    monkeypatch.setattr(Inspector, "inspect", lambda self, images: held.wait(60) and real(self, images))
     with client(follower, Limits(queue=3)) as server, ThreadPoolExecutor(8) as pool:
         asked = [pool.submit(server.post, "/inspect", content=png()) for _ in range(8)]
-        until = time.monotonic() + 10
+        until = time.monotonic() + 30
         while sum(one.done() for one in asked) < 5 and time.monotonic() < until:
             time.sleep(0.01)
         held.set()
-        answers = [one.result(20) for one in asked]
+        answers = [one.result(60) for one in asked]
         codes = sorted(answer.status_code for answer in answers)
         assert codes == [200] * 3 + [503] * 5
         assert all(1 <= int(a.headers["Retry-After"]) <= 60 for a in answers if a.status_code == 503)
