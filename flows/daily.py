@@ -25,7 +25,8 @@ from flows.ingest import IngestReport
 from flows.ingest.files import PassingError
 
 LANDED, DRIFTED = "kintsugi.images.landed", "kintsugi.drift"
-RETRY_DELAYS = [10.0, 60.0]  # seconds before the second and third try of an ingest
+# Seconds before each further try of an ingest: a busy lock takes moments, a bucket's outage minutes.
+RETRY_DELAYS = [10.0, 60.0, 300.0, 900.0]
 
 
 def resource(category: str) -> str:

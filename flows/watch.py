@@ -42,8 +42,8 @@ def look(root: Path, category: str, now: datetime | None = None) -> Sight:
     """Compare the landing place with what was last announced; nothing is announced here.
 
     Due are `watch.images` files at once, fewer after `watch.patience` hours, and an ingest that a crash
-    left open. One digest is due once; should it still wait after another `patience`, once more, so that a
-    failed ingest does not go unnoticed for ever.
+    left open, every hour until one has closed it. One digest is due once; should it still wait after another
+    `patience`, once more, so that a failed ingest does not go unnoticed for ever.
     """
     now = now or datetime.now(UTC)
     settings = plant.load(root, category)
@@ -60,12 +60,12 @@ def look(root: Path, category: str, now: datetime | None = None) -> Sight:
         before = _Memory(now.isoformat(), before.announced, before.when)
         _remember(root, category, before)
     patience = timedelta(hours=settings.watch.patience)
-    if before.announced == digest and now - datetime.fromisoformat(before.when) < patience:
-        return Sight(len(settled), digest, False, "announced already")
     if before.when and _unanswered(root, category, datetime.fromisoformat(before.when), now):
         return Sight(len(settled), digest, False, "announced, and not yet ingested")
     if interrupted:
         return Sight(len(settled), digest, True, "an earlier ingest was interrupted")
+    if before.announced == digest and now - datetime.fromisoformat(before.when) < patience:
+        return Sight(len(settled), digest, False, "announced already")
     if len(settled) >= settings.watch.images:
         return Sight(len(settled), digest, True, f"{len(settled)} images wait")
     if now - datetime.fromisoformat(before.since) >= patience:

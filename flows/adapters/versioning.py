@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from components.errors import UserError
 from components.settings import read_yaml
-from flows.adapters import git
+from flows.adapters import git, lockfile
 from flows.adapters.git import GitState, snapshot
 from flows.adapters.process import Cancellation, stream
 from flows.environment import stage_environment
@@ -108,6 +108,7 @@ def stale_stages(root: Path, targets: Sequence[str] = ()) -> dict[str, list[str]
     A stage downstream of a stale one may go stale later and is not listed for that.
     """
     check(root)
+    lockfile.mend(root)
     output = _dvc(root, "status", "--json", *targets)
     recorded = _locked(root)
     changes: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
@@ -157,6 +158,7 @@ def repro_stage(
     when DVC cannot start the command; after each of them no process of the stage is left.
     """
     check(root)
+    before = lockfile.text(root)
     said: list[str] = []
 
     def hear(line: str) -> None:
@@ -175,6 +177,8 @@ def repro_stage(
         if any("skipping run" in line for line in said):
             return Repro("restored")
         return Repro("unchanged" if any(SKIPPED.match(line) for line in said) else "ran")
+    if lockfile.mend(root, before) and code == DVC_ERROR:
+        return repro_stage(root, stage, on_line, cancellation)
     if any(sign in line for line in said for sign in BUSY):
         raise LockBusyError(f"{stage}: {_last_words(said)}")
     exits = [match for line in said if (match := EXITED.search(line))]
@@ -249,6 +253,8 @@ def _dvc(root: Path, *arguments: str) -> str:
     )
     if done.returncode == 0:
         return done.stdout
+    if done.returncode == DVC_ERROR and lockfile.mend(root):
+        return _dvc(root, *arguments)
     said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
     message = next((line.removeprefix("ERROR: ") for line in said if line.startswith("ERROR: ")), " ".join(said))
     if any(sign in line for line in said for sign in BUSY):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
@@ -75,11 +78,12 @@ def judge(
     shown = single.drop(columns=known.THUMBNAIL)
     shown["error"] = _own_rules(place, single, images, train)
     shown["path"] = [_printable(path) for path in shown["path"]]
-    docs = place.root / ".kintsugi" / "data-docs" / place.category
+    docs = place.root / ".kintsugi" / "data-docs" / place.category / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
     failures: dict[str, list[str]] = {}
     if len(shown):
         for path, reason in validator(shown, dataset, docs, known.ranges(train, place.settings.margin)).failures:
             failures.setdefault(path, []).append(reason.replace(f"{place.base}/", ""))
+        _share_static(docs)
     good = [path for path in single["path"] if _printable(path) not in failures]
     scores = _scores(place, good, scorer)
     fates: list[Fate] = []
@@ -96,6 +100,18 @@ def judge(
             replace(fate, target=free_target(place.root, place.category, fate.decision, path, str(digest), taken))
         )
     return fates, (docs / "index.html").relative_to(place.root).as_posix() if len(shown) else ""
+
+
+def _share_static(docs: Path) -> None:
+    """Each batch keeps its pages; the four megabytes of style and pictures around them are there once."""
+    own, shared = docs / "static", docs.parent / "static"
+    if not own.is_dir():
+        return
+    if shared.is_dir():
+        shutil.rmtree(own)
+    else:
+        os.replace(own, shared)
+    own.symlink_to("../static")
 
 
 def _scored(fate: Fate, score: float, scorer: Scorer) -> Fate:

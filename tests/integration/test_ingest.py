@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import cv2
 import pytest
 
 from components.errors import UserError
@@ -79,6 +80,13 @@ def test_twenty_bad_images_among_a_hundred_good_ones(tmp_path: Path) -> None:
     assert stored is not None and len(stored) == 128
     again = ingest.ingest(root, "brick", scorer=plants.champion)
     assert not (again.accepted or again.held or again.quarantined) and again.data_md5 == report.data_md5
+    plants.land_good(root, 1, start=5000)
+    later = ingest.ingest(root, "brick", scorer=plants.champion)
+    assert len(later.accepted) == 1 and later.docs != report.docs
+    for docs in (report.docs, later.docs):  # each batch keeps its pages
+        (page,) = (root / docs).parent.glob("validations/**/*.html")
+        assert "brightness" in page.read_text() and (root / docs).is_file()
+        assert (root / docs).parent.joinpath("static/images/favicon.ico").is_file()
 
 
 STEPS = (
@@ -199,6 +207,15 @@ def test_an_address_is_fetched_once(root: Path) -> None:
     memory.pipe("/line/brick/bad.png", plants.save(root / "scratch.png", plants.texture(2001)).read_bytes())
     again = ingest.ingest(root, "brick", "memory://line/brick", scorer=plants.champion, validator=plants.validator)
     assert [fate.name for fate in again.accepted] == ["bad.png"]
+
+
+def test_a_copy_of_a_test_image_is_not_trained_on(root: Path) -> None:
+    image = cv2.imread(str(root / "data/brick/test/good/002.png"))
+    plants.save(root / "landing/brick/resaved.jpg", image)
+    plants.save(root / "landing/brick/brighter.png", cv2.add(image, (6, 6, 6, 0)))
+    reasons = {fate.name: fate.reasons for fate in plants.ingest(root).quarantined}
+    told = ("is nearly the same picture as brick/test/good/002.png",)
+    assert reasons == {"resaved.jpg": told, "brighter.png": told}
 
 
 def test_no_champion_yet_none_held(root: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from components.errors import UserError
-from flows.adapters import versioning
+from flows.adapters import lockfile, versioning
 from flows.adapters.process import Cancellation, StoppedError, stream
 from flows.adapters.versioning import LockBusyError, StageError
 from tests.toy import Toy
@@ -242,3 +242,34 @@ def test_the_leash_ends_a_group_whose_holder_was_killed(tmp_path: Path) -> None:
             return
         time.sleep(0.1)
     pytest.fail("the child outlived its holder")
+
+
+def test_a_lock_torn_by_a_kill_is_mended(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = ("augment@bolt", "train_vqvae@bolt", "evaluate@bolt")
+    versioning.add_data(toy.root)
+    for stage in stages:
+        versioning.repro_stage(toy.root, stage)
+    lock = toy.root / "dvc.lock"
+    whole, outs = lock.read_text(), versioning.stage_outs(toy.root, "bolt")
+    assert len(outs) == 3 and not lockfile.mend(toy.root) and lock.read_text() == whole
+
+    monkeypatch.setattr(lockfile, "SETTLED", 0.0)
+    ends = [at + 1 for at, letter in enumerate(whole) if letter == "\n"][:-1]
+    for cut in sorted({*ends, *range(0, len(whole), 50)}):
+        lock.write_text(whole[:cut])
+        lockfile.mend(toy.root, before=whole)  # where only a size is lost there is nothing to mend
+        assert versioning.stage_outs(toy.root, "bolt") == outs, cut
+    lock.write_text(whole[: len(whole) // 2])
+    lockfile.mend(toy.root)
+    assert set(versioning.stage_outs(toy.root, "bolt")) < set(outs)
+
+    # What is lost comes back without running anything; and a commit knows more.
+    toy.calls()
+    lock.write_text("")
+    assert set(versioning.stage_graph(toy.root)) >= set(stages)
+    assert [versioning.repro_stage(toy.root, stage).state for stage in stages] == ["restored"] * 3
+    assert toy.calls() == [] and versioning.stage_outs(toy.root, "bolt") == outs
+    toy.git("add", "dvc.lock")
+    toy.git("commit", "-q", "-m", "the lock")
+    lock.write_text("")
+    assert versioning.stale_stages(toy.root, stages) == {}

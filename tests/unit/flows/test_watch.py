@@ -106,3 +106,11 @@ def test_a_clock_that_was_moved_back_neither_hides_images_nor_silences_the_watch
     assert sight.due and sight.images == 4  # without that, "announced, and not yet ingested" for two days
     land(root, "a.png", "b.png", "c.png", "d.png", age=-2 * 86400)  # written before the clock went back
     assert watch.look(root, "brick", earlier).images == 4
+
+
+def test_an_ingest_that_broke_off_is_asked_for_again_within_the_hour(root: Path) -> None:
+    land(root, "a.png", "b.png", "c.png")
+    watch.announced(root, "brick", watch.look(root, "brick", NOW).digest, NOW)
+    (root / ".kintsugi/ingest/brick.json").write_text("{}")  # it wrote its journal, and died before the first move
+    assert not watch.look(root, "brick", NOW + timedelta(minutes=59)).due
+    assert watch.look(root, "brick", NOW + timedelta(minutes=61)).due
