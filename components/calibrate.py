@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,16 +15,18 @@ from safetensors.numpy import save_file
 
 from components import stage
 from components.arrays import open_images, to_tensor
-from components.detector import CANDIDATES, SCORES, Detector
+from components.detector import Detector
 from components.device import find_device
 from components.errors import UserError
+from components.features import normality
+from components.features.model import FeatureVQVAE
 from components.metrics import area_score, auroc
 from components.negatives import HARD, make, rectangle
 from components.prior import train as prior_training
 from components.restore import restore
-from components.scoremap import distance
+from components.scoremap import FEATURE_SMOOTHING, distance, examine, grow
 from components.settings import Calibrate, Settings
-from components.standard import standard
+from components.standard import Standard, level, standard
 from components.vqvae import train as vqvae_training
 
 BATCH = 16
@@ -55,11 +58,15 @@ def run(root: Path, settings: Settings) -> None:
     detector = replace(detector, eta=eta)
     print(f"calibrate@{category}: eta {eta}", flush=True)
 
+    if detector.over_features:
+        plain = open_images(images_folder, "plain")
+        detector = replace(detector, normality=normality.fit(residuals(detector, plain, white, device, category)))
     maps = look(detector, normals, white, device, f"calibrate@{category} normals")
-    grid = detector.prior.grid
-    detector = replace(detector, standards={name: standard(m, grid) for name, m in maps.items()})
+    detector = replace(detector, standards=standards(detector, maps))
     scores = score_table(detector, maps, normals, white, settings, device)
-    score = str(scores.score[scores.score.isin(CANDIDATES)].iloc[0]) if config.score == "auto" else config.score
+    score = (
+        str(scores.score[scores.score.isin(detector.candidates)].iloc[0]) if config.score == "auto" else config.score
+    )
     area = min_area(config, normals.shape[1])
     normal_scores = held_out_scores(detector, maps, score, area)
     # Raise the threshold until the largest region on any normal map has just the minimum area (section 4.2).
@@ -72,6 +79,8 @@ def run(root: Path, settings: Settings) -> None:
     arrays = {
         f"{kind}.{name}": getattr(s, kind) for name, s in detector.standards.items() for kind in ("mean", "deviation")
     }
+    if detector.normality is not None:
+        arrays |= detector.normality.tensors()
     save_file(arrays, out / "standards.safetensors")
     stage.write_json(out / "calibration.json", {
         "eta": eta, "neighbour_rule": config.neighbour_rule, 
@@ -86,6 +95,23 @@ def run(root: Path, settings: Settings) -> None:
 def min_area(config: Calibrate, size: int) -> int:
     """Smallest region that counts, in pixels of a size x size image."""
     return max(1, round(config.min_area * size * size))
+
+
+def standards(detector: Detector, maps: dict[str, np.ndarray]) -> dict[str, Standard]:
+    """Each map's standard over normal images: place by place over pixels, one for all places over features."""
+    return {name: level(m) if detector.over_features else standard(m, detector.prior.grid) for name, m in maps.items()}
+
+
+def residuals(
+    detector: Detector, images: np.ndarray, white: float, device: torch.device, category: str
+) -> Iterator[torch.Tensor]:
+    """Features minus those of the restored codes, (B, F, s, s), batch by batch."""
+    for i in range(0, len(images), BATCH):
+        x = to_tensor(images[i : i + BATCH], white, device)
+        residual = examine(detector.vqvae, detector.prior, x, detector.eta, detector.neighbour_rule).residual
+        assert residual is not None, "only over features"
+        yield residual
+        print(f"calibrate@{category} residuals {min(i + BATCH, len(images))}/{len(images)}", flush=True)
 
 
 def look(
@@ -120,7 +146,7 @@ def held_out_scores(detector: Detector, maps: dict[str, np.ndarray], score: str,
     scores = np.zeros(count)
     for fold in range(min(FOLDS, count)):
         inside = np.arange(count) % FOLDS == fold
-        fitted = {name: standard(m[~inside], detector.prior.grid) for name, m in maps.items() if name in SCORES[score]}
+        fitted = standards(detector, {name: maps[name][~inside] for name in detector.scores[score]})
         scored = replace(detector, standards=fitted).score({name: m[inside] for name, m in maps.items()}, score)
         scores[inside] = [area_score(m, area) for m in scored]
     return scores.tolist()
@@ -136,19 +162,29 @@ def eta_table(
     painters = {"rectangle": partial(rectangle, area=config.rectangle_area)} | HARD
     negatives = {kind: make(few, painter, white, settings.seed) for kind, painter in painters.items()}
 
-    def codes(images: np.ndarray) -> torch.Tensor:
-        parts = [to_tensor(images[i : i + BATCH], white, device) for i in range(0, len(images), BATCH)]
-        return torch.cat([detector.vqvae.encode(part) for part in parts])
+    model = detector.vqvae
 
-    def difference(z: torch.Tensor, eta: float) -> tuple[np.ndarray, float]:
-        restored = restore(detector.prior, z, eta, config.neighbour_rule).codes
-        return distance(detector.vqvae.decode(restored), detector.vqvae.decode(z)), float(
-            (restored != z).double().mean()
-        )
+    def encoded(images: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Codes, and what their restoration is compared with: the reconstruction, or the features."""
+        x = torch.cat([to_tensor(images[i : i + BATCH], white, device) for i in range(0, len(images), BATCH)])
+        if isinstance(model, FeatureVQVAE):
+            features = model.features(x)
+            return model.quantise(features), features
+        codes = model.encode(x)
+        return codes, model.decode(codes)
 
-    usual = codes(few)
+    def difference(seen: tuple[torch.Tensor, torch.Tensor], eta: float) -> tuple[np.ndarray, float]:
+        codes, reference = seen
+        restored = restore(detector.prior, codes, eta, config.neighbour_rule).codes
+        replaced = float((restored != codes).double().mean())
+        if isinstance(model, FeatureVQVAE):
+            residual = (reference - model.expected(restored)).square().mean(1).sqrt()
+            return grow(residual, few.shape[1], FEATURE_SMOOTHING), replaced
+        return distance(model.decode(restored), reference), replaced
+
+    usual = encoded(few)
     unmarked = np.zeros(few.shape[:3], bool)
-    painted = {kind: codes(images) for kind, (images, _) in negatives.items()}
+    painted = {kind: encoded(images) for kind, (images, _) in negatives.items()}
     rows: list[dict[str, float]] = []
     for eta in sorted(config.etas):
         normal, replaced = difference(usual, eta)
@@ -198,8 +234,8 @@ def score_table(
     """Every score's image and pixel AUROC on each kind of hard negative, best mean first."""
     config = settings.calibrate
     area = min_area(config, normals.shape[1])
-    rows: dict[str, dict[str, Any]] = {name: {"score": name} for name in SCORES}
-    usual = {name: held_out_scores(detector, normal_maps, name, area) for name in SCORES}
+    rows: dict[str, dict[str, Any]] = {name: {"score": name} for name in detector.scores}
+    usual = {name: held_out_scores(detector, normal_maps, name, area) for name in detector.scores}
     for kind, painter in HARD.items():
         negatives, masks = make(normals[: config.negatives], painter, white, settings.seed + 1)
         maps = look(detector, negatives, white, device, f"calibrate@{settings.category} {kind}")

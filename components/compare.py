@@ -23,17 +23,16 @@ from components import metrics, stage
 from components.arrays import open_images, to_tensor, unit
 from components.baselines import CLASSES
 from components.baselines.cache import fit_or_load
-from components.baselines.feature_dictionary import MissingBackboneError
 from components.baselines.job import Frame
 from components.baselines.settings import Baselines
-from components.calibrate import BATCH, look
+from components.calibrate import BATCH, look, standards
 from components.detector import SCORES, Detector
 from components.device import find_device
 from components.errors import UserError
 from components.evaluate.protocol import cases, pixel_metrics
+from components.features.backbone import MissingBackboneError
 from components.inspector import Inspector
 from components.settings import Evaluate, Settings, _nearest
-from components.standard import standard
 
 METRICS = (
     "image_auroc", "pixel_auroc", "aupro_30", "pro", "image_balanced_accuracy", "image_f1", "pixel_f1",
@@ -49,6 +48,9 @@ WHAT = {
     "input_restored": "input - restored",
     "likelihood": "the prior's likelihood of the codes",
     "restored_likelihood": "that likelihood, given the restored codes",
+    "residual": "input - restored, in features",
+    "deviation": "the same over its spread at each place",
+    "mahalanobis": "the same by its covariance at each place",
 }
 TIMED = 16  # test images, spread over all, one at a time
 WARM_UP = 2
@@ -145,8 +147,8 @@ def package_rows(
     folders = [stage.folder(root, category, name) for name in ("train_vqvae", "train_prior")]
     seconds = sum(float(pd.read_csv(folder / "curves.csv").seconds.iloc[-1]) for folder in folders)
     size = _megabytes(detector.vqvae) + _megabytes(detector.prior)
-    ruled = {name: name for name in names if name in SCORES}
-    unruled = {name: NO_RULE[name] for name in names if name in NO_RULE}
+    ruled = {name: name for name in names if name in detector.scores}
+    unruled = {name: NO_RULE[name] for name in names if NO_RULE.get(name) in detector.scores}
     for rule, todo in ((detector.neighbour_rule, ruled), (False, unruled)):
         if not todo:
             continue
@@ -154,7 +156,7 @@ def package_rows(
         here = replace(detector, neighbour_rule=rule)
         calib, maps = (look(here, images, 1.0, device, words) for images in (trial.calib, trial.images))
         if todo is unruled:  # without the rule normal images look otherwise, too
-            here = replace(here, standards={k: standard(m, here.prior.grid) for k, m in calib.items()})
+            here = replace(here, standards=standards(here, calib))
         for name, score in todo.items():
             measured = judge(here.score(calib, score), here.score(maps, score), trial, settings.evaluate)
             yield measured | {

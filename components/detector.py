@@ -10,14 +10,16 @@ import numpy as np
 from torch import Tensor
 
 from components.errors import UserError
+from components.features.model import FeatureVQVAE
+from components.features.normality import Normality
 from components.prior.pixelsnail import PixelSNAIL
-from components.scoremap import MAPS, Evidence, base_maps, examine
+from components.scoremap import FEATURE_MAPS, PIXEL_MAPS, Evidence, base_maps, examine
 from components.standard import Standard
 from components.vqvae.model import VQVAE
 
 # What each score is made of. The paper's own, Eq. 6, stands as it is; all others are standardised first: their
 # size on a normal part differs from place to place.
-SCORES: dict[str, tuple[str, ...]] = {
+PIXEL_SCORES: dict[str, tuple[str, ...]] = {
     "restored": ("restored",),
     "reconstruction": ("reconstruction",),
     "input_restored": ("input_restored",),
@@ -30,30 +32,67 @@ SCORES: dict[str, tuple[str, ...]] = {
 # What `auto` may choose. Synthetic negatives are painted on pixels, so a score that compares the input's pixels
 # with a reconstruction sees the paint itself and wins on them, whatever it does on real defects (docs/numbers.md).
 # These see an image through its codes alone.
-CANDIDATES = ("restored", "likelihood", "restored_likelihood", "likelihood+restored")
+PIXEL_CANDIDATES = ("restored", "likelihood", "restored_likelihood", "likelihood+restored")
+
+# Over features all see the image through the frozen network. Standardised by one mean and deviation for all
+# places: what differs from place to place is in `components.features.normality` already, as far as it helps.
+FEATURE_SCORES: dict[str, tuple[str, ...]] = {
+    "residual": ("residual",),
+    "deviation": ("deviation",),
+    "mahalanobis": ("mahalanobis",),
+    "mahalanobis+residual": ("mahalanobis", "residual"),
+    "mahalanobis+deviation": ("mahalanobis", "deviation"),
+    "mahalanobis+likelihood": ("mahalanobis", "restored_likelihood"),
+    "restored_likelihood": ("restored_likelihood",),
+}
+SCORES = PIXEL_SCORES | FEATURE_SCORES
+FEATURE_CANDIDATES = ("residual", "mahalanobis", "deviation", "mahalanobis+residual", "mahalanobis+deviation")
 
 
 @dataclass(frozen=True)
 class Detector:
     """Everything between an image and its score map."""
 
-    vqvae: VQVAE
+    vqvae: VQVAE | FeatureVQVAE
     prior: PixelSNAIL
     eta: float
     neighbour_rule: bool
     bilateral: tuple[float, ...]
     standards: Mapping[str, Standard] = field(default_factory=dict)
+    normality: Normality | None = None
 
-    def look(self, image: Tensor, names: Iterable[str] = MAPS) -> tuple[dict[str, np.ndarray], Evidence]:
-        """The base maps in `names`, float32 (B, S, S), and the evidence, for images (B, C, S, S) in [0, 1]."""
+    @property
+    def over_features(self) -> bool:
+        """Whether the codes are those of features rather than of pixels."""
+        return isinstance(self.vqvae, FeatureVQVAE)
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """The base maps that it can draw."""
+        return FEATURE_MAPS if self.over_features else PIXEL_MAPS
+
+    @property
+    def scores(self) -> dict[str, tuple[str, ...]]:
+        """The scores that it knows, each with the base maps it is made of."""
+        return FEATURE_SCORES if self.over_features else PIXEL_SCORES
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """The scores that `auto` may choose from."""
+        return FEATURE_CANDIDATES if self.over_features else PIXEL_CANDIDATES
+
+    def look(self, image: Tensor, names: Iterable[str] | None = None) -> tuple[dict[str, np.ndarray], Evidence]:
+        """The base maps in `names` (by default all), float32 (B, S, S), and the evidence, for images
+        (B, C, S, S) in [0, 1]."""
         evidence = examine(self.vqvae, self.prior, image, self.eta, self.neighbour_rule)
-        return base_maps(evidence, self.bilateral, names), evidence
+        wanted = self.maps if names is None else names
+        return base_maps(evidence, self.bilateral, wanted, self.normality), evidence
 
     def score(self, maps: Mapping[str, np.ndarray], name: str) -> np.ndarray:
-        """The score map float32 (B, S, S) called `name` in SCORES; UserError for another name."""
-        if name not in SCORES:
-            raise UserError(f"score '{name}' is not known; use auto or one of {', '.join(SCORES)}")
+        """The score map float32 (B, S, S) called `name` in `scores`; UserError for another name."""
+        if name not in self.scores:
+            raise UserError(f"score '{name}' is not known; use auto or one of {', '.join(self.scores)}")
         if name == "restored":
             return maps[name]
-        parts = [self.standards[part].apply(maps[part]) for part in SCORES[name]]
+        parts = [self.standards[part].apply(maps[part]) for part in self.scores[name]]
         return np.stack(parts).sum(0).astype(np.float32)

@@ -19,16 +19,17 @@ from safetensors.torch import load_file
 
 from components import stage
 from components.arrays import to_picture, unit
-from components.detector import SCORES, Detector
+from components.detector import Detector
 from components.device import place
 from components.errors import UserError
+from components.features.normality import Normality
 from components.metrics import area_score, keep_regions
 from components.package import FORMAT
 from components.prior.pixelsnail import PixelSNAIL
 from components.settings import VQVAE as VQVAEConfig
 from components.settings import Prior as PriorConfig
 from components.standard import Standard
-from components.vqvae.model import VQVAE
+from components.vqvae.train import build
 
 BATCH = 8
 
@@ -87,7 +88,7 @@ class Inspector:
         for name, tensor in load_file(weights).items():
             part, key = name.split(".", 1)
             parts.setdefault(part, {})[key] = tensor
-        vqvae = VQVAE(int(bundle["vqvae"]["image_channels"]), VQVAEConfig(**bundle["vqvae"]["config"]))
+        vqvae = build(int(bundle["vqvae"]["image_channels"]), VQVAEConfig(**bundle["vqvae"]["config"]))
         vqvae.load_state_dict(parts["vqvae"])
         prior = PixelSNAIL(
             int(bundle["prior"]["codebook_size"]),
@@ -95,9 +96,10 @@ class Inspector:
             PriorConfig(**bundle["prior"]["config"]),
         )
         prior.load_state_dict(parts["prior"])
-        arrays = {key: tensor.numpy() for key, tensor in parts["standards"].items()}
-        names = {key.split(".", 1)[1] for key in arrays}
         where = torch.device(device)
+        arrays = {key: tensor.numpy() for key, tensor in parts["standards"].items()}
+        names = {key.removeprefix("deviation.") for key in arrays if key.startswith("deviation.")}
+        normality = Normality.restored(arrays, where) if "normality.mean" in arrays else None
         calibration = bundle["calibration"]
         detector = Detector(
             place(vqvae, where).eval(),
@@ -106,6 +108,7 @@ class Inspector:
             neighbour_rule=calibration["neighbour_rule"],
             bilateral=tuple(calibration["bilateral"]),
             standards={name: Standard(arrays[f"mean.{name}"], arrays[f"deviation.{name}"]) for name in names},
+            normality=normality,
         )
         return cls(bundle, detector, where)
 
@@ -119,7 +122,7 @@ class Inspector:
         stacked = np.stack([unit(image, self.channels, white, self.image_size) for image in images])
         x = torch.from_numpy(stacked).to(self.device).permute(0, 3, 1, 2)
         name = self.calibration["score"]
-        maps, evidence = self.detector.look(x, SCORES[name])
+        maps, evidence = self.detector.look(x, self.detector.scores[name])
         scores = self.detector.score(maps, name)
         seconds = (time.perf_counter() - started) / len(images)
         restoration = evidence.restorations[0]

@@ -6,8 +6,9 @@ the prior says of each code, are maps too. Shapes: B images of S x S pixels, s x
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
@@ -15,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from components.features.model import FeatureVQVAE
+from components.features.normality import Normality
 from components.prior.pixelsnail import PixelSNAIL
 from components.restore import Restoration, restore
 from components.vqvae.model import VQVAE
@@ -29,7 +32,8 @@ class Evidence:
 
     `image`, `reconstructed` (from its own codes) and `restored` (from the restored ones) are (B, C, S, S) in
     [0, 1]; `codes` (B, s, s). `restorations` has one entry for each reading order of the prior; the first,
-    in raster order, is the paper's, and the one that `restored` shows.
+    in raster order, is the paper's, and the one that `restored` shows. `residual` (B, F, s, s) is there over
+    features only: the image's features minus those of its restored codes.
     """
 
     image: Tensor
@@ -37,15 +41,23 @@ class Evidence:
     restored: Tensor
     codes: Tensor
     restorations: tuple[Restoration, ...]
+    residual: Tensor | None = None
 
 
 @torch.no_grad()
-def examine(vqvae: VQVAE, prior: PixelSNAIL, image: Tensor, eta: float, neighbour_rule: bool) -> Evidence:
+def examine(
+    vqvae: VQVAE | FeatureVQVAE, prior: PixelSNAIL, image: Tensor, eta: float, neighbour_rule: bool
+) -> Evidence:
     """Encode, restore and decode a batch (B, C, S, S) in [0, 1].
 
     Images without a replaced code are decoded once: their restored picture is their reconstruction.
     """
-    codes = vqvae.encode(image)
+    features = None
+    if isinstance(vqvae, FeatureVQVAE):
+        features = vqvae.features(image)
+        codes = vqvae.quantise(features)
+    else:
+        codes = vqvae.encode(image)
     restorations = tuple(restore(prior, codes, eta, neighbour_rule, order) for order in range(prior.orders))
     reconstructed = vqvae.decode(codes)
     restored = reconstructed
@@ -53,7 +65,10 @@ def examine(vqvae: VQVAE, prior: PixelSNAIL, image: Tensor, eta: float, neighbou
     if changed.any():
         restored = reconstructed.clone()
         restored[changed] = vqvae.decode(restorations[0].codes[changed])
-    return Evidence(image, reconstructed, restored, codes, restorations)
+    residual = None
+    if isinstance(vqvae, FeatureVQVAE) and features is not None:
+        residual = features - vqvae.expected(restorations[0].codes)
+    return Evidence(image, reconstructed, restored, codes, restorations, residual)
 
 
 def distance(a: Tensor, b: Tensor) -> np.ndarray:
@@ -61,14 +76,26 @@ def distance(a: Tensor, b: Tensor) -> np.ndarray:
     return (255 * (a - b).float().square().sum(1).sqrt()).cpu().numpy()
 
 
-MAPS = ("restored", "input_restored", "reconstruction", "likelihood", "restored_likelihood")
+def grow(grid: Tensor, size: int, cells: float) -> np.ndarray:
+    """A map on the code grid (B, s, s) to float32 (B, size, size), smoothed by a Gaussian of `cells` cells."""
+    up = F.interpolate(grid[:, None].float(), size=(size, size), mode="bilinear", align_corners=False)
+    sigma = cells * size / grid.shape[-1]
+    return np.stack([cv2.GaussianBlur(m, (0, 0), sigma) for m in up[:, 0].cpu().numpy()])
 
 
-def base_maps(evidence: Evidence, bilateral: tuple[float, ...], names: Iterable[str] = MAPS) -> dict[str, np.ndarray]:
+PIXEL_MAPS = ("restored", "input_restored", "reconstruction", "likelihood", "restored_likelihood")
+FEATURE_MAPS = ("residual", "deviation", "mahalanobis", "likelihood", "restored_likelihood")
+FEATURE_SMOOTHING = 0.5  # cells: a residual of features is smoother than a likelihood
+
+
+def base_maps(
+    evidence: Evidence, bilateral: tuple[float, ...], names: Iterable[str], normality: Normality | None = None
+) -> dict[str, np.ndarray]:
     """The maps in `names`, none of them a combination, float32 (B, S, S); what nobody asks for costs nothing.
 
     `likelihood` is -log p(z_i | z_<i), mean over the reading orders; `restored_likelihood` is
     -log p(z_i | r_<i): given the restored codes, a defect no longer casts doubt on the good codes after it.
+    FEATURE_MAPS' first three are those of `normality`.
     """
     size = evidence.image.shape[-1]
 
@@ -77,17 +104,20 @@ def base_maps(evidence: Evidence, bilateral: tuple[float, ...], names: Iterable[
         d, colour, space = bilateral
         return np.stack([cv2.bilateralFilter(m.astype(np.float32), int(d), colour, space) for m in maps])
 
-    def grow(likelihoods: list[Tensor]) -> np.ndarray:
-        grid = torch.stack([-p.clamp_min(FLOOR).log() for p in likelihoods]).mean(0)
-        up = F.interpolate(grid[:, None].float(), size=(size, size), mode="bilinear", align_corners=False)
-        sigma = SMOOTHING * size / grid.shape[-1]
-        return np.stack([cv2.GaussianBlur(m, (0, 0), sigma) for m in up[:, 0].cpu().numpy()])
+    def surprise(likelihoods: list[Tensor]) -> Tensor:
+        return torch.stack([-p.clamp_min(FLOOR).log() for p in likelihoods]).mean(0)
 
-    draw = {
+    draw: dict[str, Callable[[], np.ndarray]] = {
         "restored": lambda: smooth(distance(evidence.restored, evidence.reconstructed)),
         "input_restored": lambda: smooth(distance(evidence.image, evidence.restored)),
         "reconstruction": lambda: smooth(distance(evidence.image, evidence.reconstructed)),
-        "likelihood": lambda: grow([r.likelihood for r in evidence.restorations]),
-        "restored_likelihood": lambda: grow([r.likelihood_restored for r in evidence.restorations]),
+        "likelihood": lambda: grow(surprise([r.likelihood for r in evidence.restorations]), size, SMOOTHING),
+        "restored_likelihood": lambda: grow(
+            surprise([r.likelihood_restored for r in evidence.restorations]), size, SMOOTHING
+        ),
     }
+    if evidence.residual is not None and normality is not None:
+        names = tuple(names)
+        measured = normality.maps(evidence.residual, [name for name in names if name not in draw])
+        draw |= {name: partial(grow, grid, size, FEATURE_SMOOTHING) for name, grid in measured.items()}
     return {name: draw[name]() for name in names}

@@ -18,6 +18,7 @@ from ruamel.yaml.error import YAMLError
 from components.errors import UserError
 
 POLICIES = ("object", "rotation_free", "texture")
+LATENTS = ("pixels", "features")
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Augment:
 class VQVAE:
     """The vector-quantised autoencoder: its size and training."""
 
+    latent: str  # pixels: codes of the image itself; features: of what a frozen network sees in it
     downsample: int  # image side over grid side, a power of two
     channels: int  # of the hidden layers; the first, at the largest size, has half
     residual_blocks: int  # in the encoder, and as many in the decoder
@@ -126,10 +128,12 @@ SECTIONS: dict[str, type] = {
     "dataset": Dataset, "augment": Augment, "vqvae": VQVAE, "prior": Prior,
     "calibrate": Calibrate, "evaluate": Evaluate, "promotion": Promotion,
 }  # fmt: skip
+FEATURES = "features"  # the section with what `latent: features` changes of the others
 PARAMS_KEYS = ("settings", "seed", "categories", "overrides")
 CHOICES = {
     ("augment", "policy"): POLICIES,
     ("vqvae", "codebook"): ("ema", "loss"),
+    ("vqvae", "latent"): LATENTS,
     ("promotion", "policy"): ("auto", "manual"),
 }
 
@@ -181,17 +185,24 @@ def load(root: Path, category: str) -> Settings:
         raise UserError(f"category '{category}' is not in params.yaml{_nearest(category, known)}; import it first")
     source = f"settings/{params['settings']}.yaml"
     base = read_yaml(root / source)
-    _known(base, tuple(SECTIONS), source)
+    _known(base, (*SECTIONS, FEATURES), source)
     overrides = (params["overrides"] or {}).get(category) or {}
     _known(overrides, tuple(SECTIONS), f"params.yaml overrides.{category}")
+    theirs = dict(base.get(FEATURES) or {})
+    _known(theirs, tuple(SECTIONS), f"{source} {FEATURES}")
+    latent = ((base.get("vqvae") or {}) | (overrides.get("vqvae") or {})).get("latent")
     sections: dict[str, Any] = {}
     for name, cls in SECTIONS.items():
         keys = tuple(f.name for f in fields(cls))
         values = dict(base.get(name) or {})
-        _known(values, keys, f"{source} {name}")
+        of_features = dict(theirs.get(name) or {})
         extra = dict(overrides.get(name) or {})
-        _known(extra, keys, f"params.yaml overrides.{category}.{name}")
-        values |= extra
+        for given, where in (
+            (values, f"{source} {name}"), (of_features, f"{source} {FEATURES}.{name}"),
+            (extra, f"params.yaml overrides.{category}.{name}"),
+        ):  # fmt: skip
+            _known(given, keys, where)
+        values |= (of_features if latent == FEATURES else {}) | extra
         sections[name] = _build(cls, values, f"{source} {name}")
     return Settings(category=category, seed=int(params["seed"]), **sections)
 

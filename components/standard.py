@@ -24,6 +24,12 @@ class Standard:
         return (maps - mean) / deviation
 
 
+def level(maps: np.ndarray) -> Standard:
+    """One mean and one deviation for all positions of the maps (N, S, S) of normal images."""
+    mean, deviation = maps.mean(dtype=np.float64), maps.std(dtype=np.float64)
+    return Standard(np.full((1, 1), mean, np.float32), np.full((1, 1), deviation + 1e-6, np.float32))
+
+
 def standard(maps: np.ndarray, grid: int) -> Standard:
     """Fit on the maps (N, S, S) of normal images, at the resolution of the code grid.
 

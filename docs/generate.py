@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from components.settings import CHOICES, SECTIONS, read_yaml
+from components.settings import CHOICES, FEATURES, SECTIONS, read_yaml
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
@@ -25,8 +25,9 @@ Written by `make docs` from the dataclasses that read `settings/`; do not edit t
 
 Every value stands in one file, `settings/<name>.yaml`; `params.yaml` names the file in force (`settings:`),
 the seed, the categories, and under `overrides:` what one category has otherwise. An unknown name is an error
-that offers the nearest valid one. A changed value reruns the stages that depend on it and no others:
-`kintsugi status` shows which.
+that offers the nearest valid one. Where a category has `latent: features`, the section `features` of the file
+comes before `overrides`: what it changes is told beside each value. A changed value reruns the stages that
+depend on it and no others: `kintsugi status` shows which.
 
 ```yaml
 # params.yaml
@@ -85,7 +86,7 @@ def _sections(source: Path, classes: dict[str, str], files: dict[str, dict[str, 
     for section, cls in classes.items():
         rows = [["setting", *files, "what it is"]]
         for field, comment in comments[cls].items():
-            values = [_value((values.get(section) or {}).get(field, ABSENT)) for values in files.values()]
+            values = [_cell(values, section, field) for values in files.values()]
             rows.append([f"`{field}`", *values, _described(section, field, comment)])
         told = " ".join((ast.get_docstring(nodes[cls]) or "").split())
         yield f"## {section}\n\n{told}\n\n{_table(rows)}"
@@ -115,6 +116,13 @@ def _described(section: str, field: str, comment: str) -> str:
     choices = CHOICES.get((section, field), ())
     unsaid = [choice for choice in choices if choice not in comment]
     return "; ".join(part for part in (comment, f"one of {', '.join(choices)}" if unsaid else "") if part)
+
+
+def _cell(values: dict[str, Any], section: str, field: str) -> str:
+    """The value of a settings file, and the one that `latent: features` puts in its place, if there is one."""
+    own = _value((values.get(section) or {}).get(field, ABSENT))
+    other = ((values.get(FEATURES) or {}).get(section) or {}).get(field, ABSENT)
+    return own if other == ABSENT else f"{own}; {_value(other)} over features"
 
 
 def _value(value: Any) -> str:

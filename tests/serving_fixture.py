@@ -59,4 +59,3 @@ def text(content: bytes) -> str:
 def pixels(encoded: str) -> Any:
     """A picture of an answer, decoded."""
     return cv2.imdecode(np.frombuffer(base64.b64decode(encoded), np.uint8), cv2.IMREAD_UNCHANGED)
-

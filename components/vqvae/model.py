@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.settings import VQVAE as Config
@@ -75,6 +76,17 @@ class VQVAE(nn.Module):
         """x (B, C, S, S): reconstruction, codes (B, s, s), codebook loss, commitment loss."""
         quantised, codes, codebook, commitment = self.codebook(self.encoder(x))
         return self.decoder(quantised), codes, codebook, commitment
+
+    def losses(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """x (B, C, S, S): what to minimise of the reconstruction, its mean squared error, codes (B, s, s),
+        codebook loss, commitment loss.
+
+        Both terms of Eq. 3 are sums over elements in the paper; per-element means keep beta's meaning whatever
+        the size, with the reconstruction scaled by the data's variance (van den Oord 2017).
+        """
+        reconstruction, codes, codebook, commitment = self(x)
+        error = F.mse_loss(reconstruction.float(), x)
+        return error / x.var(), error, codes, codebook, commitment
 
     def encode(self, x: Tensor) -> Tensor:
         """Images (B, C, S, S) to codes (B, s, s)."""

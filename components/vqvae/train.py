@@ -1,23 +1,28 @@
-"""Stage `train_vqvae`: Eq. 3 on the augmented normal images."""
+"""Stage `train_vqvae`: Eq. 3 on the augmented normal images, over their pixels or over a frozen network's features."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from components import stage
 from components.arrays import open_images, to_tensor
 from components.device import autocast, find_device, place
+from components.features.backbone import find_weights, pretrained
+from components.features.model import FeatureVQVAE
+from components.settings import VQVAE as Config
 from components.settings import Settings
 from components.training import Plan, batch_indices, fit
 from components.vqvae.codebook import usage
 from components.vqvae.model import VQVAE
 
 VALIDATIONS = 30  # over the whole training
+SAMPLE = 64  # images that validate, and as many that say what the features' mean and scale are
+
+Model = VQVAE | FeatureVQVAE
 
 
 def run(root: Path, settings: Settings) -> None:
@@ -27,25 +32,28 @@ def run(root: Path, settings: Settings) -> None:
     facts = stage.read_json(source / "summary.json")
     train, val = open_images(source, "train"), open_images(source, "val")
     config, device = settings.vqvae, find_device()
-    model = place(VQVAE(int(facts["channels"]), config), device)
+    model = place(build(int(facts["channels"]), config), device)
+    inputs = [source / "images-train.npy"]
+    if isinstance(model, FeatureVQVAE):
+        inputs.append(find_weights())
+        model.backbone.load_state_dict(pretrained().state_dict())
+        model.standardise(to_tensor(train[:: -(-len(train) // SAMPLE)], facts["white"], device))
     batch = min(config.batch, len(train))
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         x = to_tensor(train[batch_indices(settings.seed, step, len(train), batch)], facts["white"], device)
         with autocast(device):
-            reconstruction, _, codebook, commitment = model(x)
-        error = F.mse_loss(reconstruction.float(), x)
-        # Both terms of Eq. 3 are sums over elements in the paper; per-element means keep beta's meaning
-        # whatever the size, with the reconstruction scaled by the data's variance (van den Oord 2017).
-        loss = error / x.var() + codebook + config.beta * commitment
-        return loss, {"reconstruction": error.item(), "commitment": commitment.item()}
+            loss, error, _, codebook, commitment = model.losses(x)
+        return loss + codebook + config.beta * commitment, {
+            "reconstruction": error.item(),
+            "commitment": commitment.item(),
+        }
 
     def validate() -> dict[str, float]:
-        x = to_tensor(val[:64], facts["white"], device)
-        reconstruction, codes, _, _ = model(x)
+        _, error, codes, _, _ = model.losses(to_tensor(val[:SAMPLE], facts["white"], device))
         used, perplexity = usage(codes, config.codebook_size)
         return {
-            "val_reconstruction": F.mse_loss(reconstruction, x).item(),
+            "val_reconstruction": error.item(),
             "codes_used": used,
             "perplexity": perplexity,
         }
@@ -54,27 +62,39 @@ def run(root: Path, settings: Settings) -> None:
                 max(config.steps // VALIDATIONS, 1), settings.seed)  # fmt: skip
     checkpoint = stage.checkpoint_path(root, settings.category, "train_vqvae")
     curves = fit(plan, model, loss_of, validate, checkpoint,
-                 stage.inputs_key((settings.seed, config), source / "images-train.npy"))  # fmt: skip
+                 stage.inputs_key((settings.seed, config), *inputs))  # fmt: skip
     out = stage.fresh_folder(root, settings.category, "train_vqvae")
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, out / "model.safetensors")
+    save_file(stored(model), out / "model.safetensors")
     curves.to_csv(out / "curves.csv", index=False)
     last = curves.iloc[-1]
     stage.write_json(out / "summary.json", {
         "image_channels": int(facts["channels"]), "white": facts["white"], "size": facts["size"],
         "grid": int(facts["size"]) // config.downsample, "policy": facts["policy"],
-        "config": config.__dict__, "val_reconstruction": float(last.val_reconstruction),
+        "config": config.__dict__, "backbone": stage.file_sha256(inputs[1]) if inputs[1:] else None,
+        "val_reconstruction": float(last.val_reconstruction),
         "codes_used": int(last.codes_used), "perplexity": float(last.perplexity),
     })  # fmt: skip
     checkpoint.unlink(missing_ok=True)
 
 
-def load(folder: Path, device: torch.device) -> VQVAE:
+def build(image_channels: int, config: Config) -> Model:
+    """An untrained model over pixels or features, as `config.latent` says."""
+    return (FeatureVQVAE if config.latent == "features" else VQVAE)(image_channels, config)
+
+
+def stored(model: Model) -> dict[str, Tensor]:
+    """The state to keep. Over features all but the codebook goes to half precision: the package is to be light,
+    and what is calibrated is loaded from these bytes, so nothing later sees other weights."""
+    light = isinstance(model, FeatureVQVAE)
+    return {
+        name: (value.half() if light and value.is_floating_point() and "codebook" not in name else value).contiguous()
+        for name, value in model.state_dict().items()
+    }
+
+
+def load(folder: Path, device: torch.device) -> Model:
     """The trained model of a `train_vqvae` folder, ready to encode and decode."""
-    from safetensors.torch import load_file
-
-    from components.settings import VQVAE as Config
-
     facts = stage.read_json(folder / "summary.json")
-    model = VQVAE(int(facts["image_channels"]), Config(**facts["config"]))
+    model = build(int(facts["image_channels"]), Config(**facts["config"]))
     model.load_state_dict(load_file(folder / "model.safetensors"))
     return place(model, device).eval()

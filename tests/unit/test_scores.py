@@ -36,7 +36,7 @@ def test_the_bilateral_filter_smooths_on_that_scale():
     zero = torch.zeros_like(noisy)
     nothing = Restoration(torch.zeros(1, 8, 8), *(torch.ones(1, 8, 8),) * 2, torch.zeros(1, 2, 8, 8), 1)
     evidence = Evidence(noisy, zero, noisy, torch.zeros(1, 8, 8), (nothing,))
-    smoothed = base_maps(evidence, CONFIG.bilateral)["restored"][0]
+    smoothed = base_maps(evidence, CONFIG.bilateral, ["restored"])["restored"][0]
     assert smoothed[20:44, 8:24].std() < 0.25 * (noisy.numpy()[0, 0, 20:44, 8:24] * 255).std()
     assert smoothed[:, 34:].mean() - smoothed[:, :30].mean() > 200
 

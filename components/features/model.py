@@ -1,0 +1,106 @@
+"""The VQ-VAE over features in place of pixels: the same codebook, the same codes, another thing to rebuild.
+
+A frozen network says what each place of the image looks like; a small autoencoder with a codebook learns which
+looks are normal. All that follows the codes (prior, eta, restoration) is the pixel VQ-VAE's. A light decoder
+draws a picture of the codes, for people: no score depends on it, and no gradient of it reaches the codes.
+
+Shapes: B images, S their side, s = S / downsample, F features at each place.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from components.features.backbone import CHANNELS, Backbone
+from components.settings import VQVAE as Config
+from components.vqvae.codebook import Codebook
+from components.vqvae.model import Residual, widths
+
+FEATURES = sum(CHANNELS.values())
+DRAWN = 4  # images of a batch that the picture decoder learns from: the picture is for eyes, its loss for no score
+PENCIL = 32  # hidden channels of the picture decoder
+
+
+class FeatureVQVAE(nn.Module):
+    """Backbone, encoder, codebook, decoder over features; and a picture decoder."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, image_channels: int, config: Config) -> None:
+        super().__init__()
+        self.downsample = config.downsample
+        width = config.channels
+        self.backbone = Backbone()
+        self.register_buffer("mean", torch.zeros(FEATURES))
+        self.register_buffer("scale", torch.ones(FEATURES))
+        self.encoder = nn.Sequential(
+            nn.Conv2d(FEATURES, width, 1), *(Residual(width) for _ in range(config.residual_blocks)),
+            nn.ReLU(), nn.Conv2d(width, config.code_dim, 1),
+        )  # fmt: skip
+        self.codebook = Codebook(
+            config.codebook_size, config.code_dim, config.codebook, config.decay, config.revive_below
+        )
+        self.decoder = nn.Sequential(
+            nn.Conv2d(config.code_dim, width, 3, padding=1), *(Residual(width) for _ in range(config.residual_blocks)),
+            nn.ReLU(), nn.Conv2d(width, FEATURES, 1),
+        )  # fmt: skip
+        drawn: list[nn.Module] = [nn.Conv2d(config.code_dim, PENCIL, 3, padding=1), Residual(PENCIL)]
+        for _ in widths(PENCIL, config.downsample)[1:]:
+            drawn += [nn.ReLU(), nn.ConvTranspose2d(PENCIL, PENCIL, 4, stride=2, padding=1)]
+        drawn += [nn.ReLU(), nn.ConvTranspose2d(PENCIL, image_channels, 4, stride=2, padding=1)]
+        self.picture = nn.Sequential(*drawn)
+
+    @torch.no_grad()
+    def features(self, x: Tensor) -> Tensor:
+        """Images (B, C, S, S) in [0, 1] to standardised features float32 (B, F, s, s)."""
+        side = x.shape[-1] // self.downsample
+        grown = []
+        for layer in self.backbone(x).values():
+            # A place's features are the mean of its neighbourhood (PatchCore; Roth et al. 2022): one cell of
+            # displacement is no defect. Layers finer than the grid are averaged down to it first.
+            at = layer if layer.shape[-1] <= side else F.adaptive_avg_pool2d(layer, side)
+            at = F.interpolate(at.float(), size=(side, side), mode="bilinear", align_corners=False)
+            grown.append(F.avg_pool2d(at, 3, 1, 1, count_include_pad=False))
+        return (torch.cat(grown, 1) - self.mean[:, None, None]) / self.scale[:, None, None]
+
+    @torch.no_grad()
+    def standardise(self, x: Tensor) -> None:
+        """Set mean and scale so that the features of the images x have mean 0 and variance 1, each."""
+        self.mean.zero_()
+        self.scale.fill_(1)
+        raw = self.features(x)
+        self.mean.copy_(raw.mean((0, 2, 3)))
+        self.scale.copy_(raw.std((0, 2, 3)).clamp_min(1e-3))
+
+    def losses(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """x (B, C, S, S): what to minimise of the reconstruction, its mean squared error, codes (B, s, s),
+        codebook loss, commitment loss."""
+        target = self.features(x)
+        quantised, codes, codebook, commitment = self.codebook(self.encoder(target))
+        error = F.mse_loss(self.decoder(quantised).float(), target)
+        picture = F.mse_loss(self.picture(quantised[:DRAWN].detach()).float(), x[:DRAWN]) / x.var()
+        return error + picture, error, codes, codebook, commitment
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Images (B, C, S, S) to codes (B, s, s)."""
+        return self.quantise(self.features(x))
+
+    def quantise(self, features: Tensor) -> Tensor:
+        """Standardised features (B, F, s, s) to codes (B, s, s)."""
+        return self.codebook.indices(self.encoder(features))
+
+    def expected(self, codes: Tensor) -> Tensor:
+        """Codes (B, s, s) to the standardised features that they stand for, (B, F, s, s)."""
+        return self.decoder(self.codebook.lookup(codes)).float()
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes (B, s, s) to a picture (B, C, S, S)."""
+        return self.picture(self.codebook.lookup(codes)).float()
+
+    def train(self, mode: bool = True) -> FeatureVQVAE:
+        super().train(mode)
+        self.backbone.eval()
+        return self
