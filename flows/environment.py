@@ -49,4 +49,6 @@ def stage_environment() -> dict[str, str]:
     path = os.environ.get("PATH", os.defpath)
     if path.split(os.pathsep)[0] != here:
         path = os.pathsep.join([here, path])
-    return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"}
+    # `python -m components` must run the workspace's own code, which a safe path would hide behind the installed one.
+    given = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    return {**given, "PATH": path, "PYTHONUNBUFFERED": "1"}

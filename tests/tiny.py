@@ -91,7 +91,7 @@ def commit(root: Path, message: str) -> str:
 def _images(data: Path, first: int) -> None:
     mask = np.zeros((SIDE, SIDE), np.uint8)
     mask[8:16, 4:12], mask[8:16, 20:28] = 255, 255
-    pictures = {f"train/good/{i:03}.png": noise(first + i) for i in range(20)}
+    pictures = {f"train/good/{i:03}.png": noise(first + i) for i in range(40)}
     pictures |= {f"test/good/{i:03}.png": noise(first + 100 + i) for i in range(4)}
     pictures |= {f"test/patch/{i:03}.png": broken(first + 200 + i) for i in range(4)}
     pictures |= {f"ground_truth/patch/{i:03}_mask.png": mask for i in range(4)}

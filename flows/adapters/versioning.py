@@ -151,8 +151,11 @@ def repro_stage(
     stage: str,
     on_line: Callable[[str], None] = lambda line: None,
     cancellation: Cancellation | None = None,
+    pull: bool = False,
 ) -> Repro:
     """Reproduce one stage, and only it; every line that it prints goes to `on_line` as it comes.
+
+    With `pull`, what its inputs or an equal, earlier run lack here is fetched from the remote.
 
     Raises LockBusyError, StageError (with the exit code of the stage's command), StoppedError, or UserError
     when DVC cannot start the command; after each of them no process of the stage is left.
@@ -167,7 +170,7 @@ def repro_stage(
         on_line(line)
 
     code = stream(
-        [*_program(), "--wait-for-lock", "repro", "--single-item", stage],
+        [*_program(), "--wait-for-lock", "repro", "--single-item", *(["--pull"] if pull else []), stage],
         cwd=root,
         env=_environment(root),
         on_line=hear,
@@ -217,10 +220,10 @@ def commit_data(root: Path, branch: str, message: str) -> str:
     return git.commit_files(root, branch, ["data.dvc"], message)
 
 
-def push(root: Path) -> None:
-    """Copy data and stage outputs to the default DVC remote; UserError when it cannot be reached."""
+def push(root: Path, targets: Sequence[str] = (), run_cache: bool = False) -> None:
+    """Copy data and stage outputs (default: all) to the default DVC remote; UserError when it cannot be reached."""
     check(root)
-    _dvc(root, "push")
+    _dvc(root, "push", *(["--run-cache"] if run_cache else []), *targets)
 
 
 def pull(root: Path, targets: Sequence[str] = ()) -> None:

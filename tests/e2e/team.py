@@ -52,7 +52,7 @@ def served(
             command, env={**os.environ, **env}, cwd=folder, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300  # a busy machine takes minutes for a database's first migrations
         while not well():
             assert process.poll() is None and time.monotonic() < deadline, (folder / f"{name}.log").read_text()[-3000:]
             time.sleep(0.1)
@@ -64,11 +64,11 @@ def served(
 
 
 @contextmanager
-def objects(folder: Path, port: int = 0) -> Iterator[str]:
+def objects(folder: Path, port: int = 0, host: str = "127.0.0.1") -> Iterator[str]:
     """An S3 store in memory; its address."""
     port = port or free_port()
     address = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-P", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    command = [sys.executable, "-P", "-m", "moto.server", "-H", host, "-p", str(port)]
     with served("objects", command, KEYS, folder, lambda: healthy(f"{address}/moto-api/")):
         yield address
 
