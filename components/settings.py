@@ -12,10 +12,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from components.errors import UserError
+from components.reading import FILE_NAME, LARGEST, mapping, short
+from components.reading import read_yaml as read_yaml
 
 POLICIES = ("object", "rotation_free", "texture")
 LATENTS = ("pixels", "features")
@@ -150,19 +149,6 @@ def find_root(start: Path | None = None) -> Path:
     raise UserError(f"{here} is not inside a Kintsugi workspace (no dvc.yaml and params.yaml); cd into one")
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Parse one YAML mapping; UserError names the file and the line that cannot be read."""
-    try:
-        loaded = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; restore it from git") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(loaded, dict):
-        raise UserError(f"{path} must hold a mapping of keys to values")
-    return loaded
-
-
 def read_params(root: Path) -> dict[str, Any]:
     """Return params.yaml's mapping with its top-level keys checked."""
     params = read_yaml(root / "params.yaml")
@@ -170,6 +156,13 @@ def read_params(root: Path) -> dict[str, Any]:
     for key in PARAMS_KEYS:
         if key not in params:
             raise UserError(f"params.yaml lacks '{key}'; restore it from git")
+    if not FILE_NAME.fullmatch(str(params["settings"])):
+        named = short(params["settings"])
+        raise UserError(f"params.yaml settings is {named}; it must name a file of settings/, for example standard")
+    if not isinstance(params["categories"] or [], list):
+        raise UserError("params.yaml categories must be a list of names")
+    mapping(params["overrides"], "params.yaml overrides")
+    _convert(params["seed"], int, "params.yaml seed")
     return params
 
 
@@ -180,23 +173,24 @@ def load(root: Path, category: str) -> Settings:
     offered), a missing key or a value of the wrong type.
     """
     params = read_params(root)
-    known = list(params["categories"] or [])
+    known = [str(name) for name in params["categories"] or []]
     if category not in known:
         raise UserError(f"category '{category}' is not in params.yaml{_nearest(category, known)}; import it first")
     source = f"settings/{params['settings']}.yaml"
     base = read_yaml(root / source)
     _known(base, (*SECTIONS, FEATURES), source)
-    overrides = (params["overrides"] or {}).get(category) or {}
+    overrides = mapping(mapping(params["overrides"], "").get(category), f"params.yaml overrides.{category}")
     _known(overrides, tuple(SECTIONS), f"params.yaml overrides.{category}")
-    theirs = dict(base.get(FEATURES) or {})
+    theirs = mapping(base.get(FEATURES), f"{source} {FEATURES}")
     _known(theirs, tuple(SECTIONS), f"{source} {FEATURES}")
-    latent = ((base.get("vqvae") or {}) | (overrides.get("vqvae") or {})).get("latent")
+    own = (mapping(base.get("vqvae"), f"{source} vqvae"), mapping(overrides.get("vqvae"), "overrides vqvae"))
+    latent = (own[0] | own[1]).get("latent")
     sections: dict[str, Any] = {}
     for name, cls in SECTIONS.items():
         keys = tuple(f.name for f in fields(cls))
-        values = dict(base.get(name) or {})
-        of_features = dict(theirs.get(name) or {})
-        extra = dict(overrides.get(name) or {})
+        values = mapping(base.get(name), f"{source} {name}")
+        of_features = mapping(theirs.get(name), f"{source} {FEATURES}.{name}")
+        extra = mapping(overrides.get(name), f"params.yaml overrides.{category}.{name}")
         for given, where in (
             (values, f"{source} {name}"), (of_features, f"{source} {FEATURES}.{name}"),
             (extra, f"params.yaml overrides.{category}.{name}"),
@@ -210,7 +204,7 @@ def load(root: Path, category: str) -> Settings:
 def load_dataset(root: Path) -> Dataset:
     """The `dataset` section of the settings file in force, for a category that params.yaml does not name yet."""
     source = f"settings/{read_params(root)['settings']}.yaml"
-    values = dict(read_yaml(root / source).get("dataset") or {})
+    values = mapping(read_yaml(root / source).get("dataset"), f"{source} dataset")
     _known(values, tuple(f.name for f in fields(Dataset)), f"{source} dataset")
     built: Dataset = _build(Dataset, values, f"{source} dataset")
     return built
@@ -231,8 +225,8 @@ def _build(cls: type, values: dict[str, Any], where: str) -> Any:
 
 
 def _convert(value: Any, kind: Any, where: str) -> Any:
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST:
+        return float(value)  # NaN and infinity are not less than anything
     if kind is int and isinstance(value, int) and not isinstance(value, bool):
         return value
     if kind is bool and isinstance(value, bool):
@@ -242,7 +236,7 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
     if kind == tuple[float, ...] and isinstance(value, list) and value:
         return tuple(_convert(v, float, where) for v in value)
     name = getattr(kind, "__name__", "list of numbers")
-    raise UserError(f"{where} is {value!r}; it must be a {name}")
+    raise UserError(f"{where} is {short(value)}; it must be a {name}")
 
 
 def _known(given: dict[str, Any], allowed: tuple[str, ...], where: str) -> None:
