@@ -61,7 +61,10 @@ def recent(folder: Path, since: datetime) -> pd.DataFrame:
 
 
 class Writer:
-    """Collects rows and writes them every few seconds; a log that cannot be written stops no inspection."""
+    """Collects rows and writes them as few files; a log that cannot be written stops no inspection.
+
+    A killed process loses the rows of the last seconds; one that ends, none.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -71,11 +74,13 @@ class Writer:
         atexit.register(self.flush)
 
     def add(self, rows: list[dict[str, object]]) -> None:
-        """Keep rows (path, score, least_likelihood, model); write them when the last time is long ago."""
+        """Keep rows (path, score, least_likelihood, model) for the next `flush`; touches no disk."""
         with self.lock:
             self.rows = (self.rows + rows)[-MOST:]
-            due = time.monotonic() - self.last >= EVERY
-        if due:
+
+    def flush_in_time(self) -> None:
+        """Flush unless the last time was only just now: for who has no thread that does it every few seconds."""
+        if time.monotonic() - self.last >= EVERY:
             self.flush()
 
     def flush(self) -> None:

@@ -82,15 +82,16 @@ def append(root: Path, category: str, table: pd.DataFrame, now: datetime | None 
 
     `table` has path, score, least_likelihood and model (production.<category>/<version>) per image.
     """
-    return scorelog.append(_folder(root, category), table, now)
+    return scorelog.append(folder(root, category), table, now)
 
 
 def recent(root: Path, category: str, since: datetime) -> pd.DataFrame:
     """The log's rows from `since` on, oldest first; columns COLUMNS."""
-    return scorelog.recent(_folder(root, category), since)
+    return scorelog.recent(folder(root, category), since)
 
 
-def _folder(root: Path, category: str) -> Path:
+def folder(root: Path, category: str) -> Path:
+    """Where the category's log is: below what KINTSUGI_SCORES names, else in the workspace."""
     return (scorelog.place() or root / "logs" / "inspections") / category
 
 

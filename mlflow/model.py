@@ -57,6 +57,7 @@ class Detector(PythonModel):
         inspected = self.inspector.inspect(images)
         if self.log is not None:
             self.log.add([self._logged(row, found) for row, found in enumerate(inspected)])
+            self.log.flush_in_time()
         return [self._row(found, with_map) for found in inspected]
 
     def _logged(self, row: int, found: Any) -> dict[str, object]:

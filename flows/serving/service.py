@@ -68,7 +68,7 @@ class Service:
                 self.telemetry.images.labels("unreadable").inc()
                 return error
             seen = await asyncio.wrap_future(self.batcher.inspect(loaded, image))
-            self.scores.add(upload.name, loaded.model, seen)
+            self.scores.note(upload.name, loaded.model, seen)
             self.telemetry.images.labels("defective" if seen.anomalous else "normal").inc()
             return await asyncio.to_thread(
                 lambda: telling.answer(

@@ -63,10 +63,13 @@ def test_a_writer_keeps_what_the_disk_refuses(tmp_path: Path, monkeypatch: pytes
     writer = scorelog.Writer(place)
     row: dict[str, object] = {"path": "row 0", "score": 1.0, "least_likelihood": 0.5, "model": "sha256:0"}
     writer.add([row])
+    writer.flush_in_time()
     assert writer.rows == [row]  # and no error
     place.unlink()
-    writer.add([row])  # too soon after the last time
+    writer.add([row])
+    writer.flush_in_time()  # too soon after the last time
     assert not place.exists()
     monkeypatch.setattr(scorelog, "EVERY", 0.0)
     writer.add([row])
+    writer.flush_in_time()
     assert len(scorelog.recent(place, NOW - timedelta(days=1))) == 3 and writer.rows == []

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from components import scorelog
 from flows import drift
 from flows.serving.scores import ScoreLog
 
@@ -26,7 +27,7 @@ def test_many_scores_make_one_file(tmp_path: Path) -> None:
     log = ScoreLog(tmp_path, "brick")
     log.flush()
     for number in range(20):
-        log.add(f"{number}.png", "production.brick/1", seen(number))
+        log.note(f"{number}.png", "production.brick/1", seen(number))
     log.flush()
     log.flush()
     assert logged(tmp_path) == list(range(20))
@@ -38,10 +39,10 @@ def test_what_the_disk_refuses_is_written_later(tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     log = ScoreLog(tmp_path, "brick")
-    log.add("a.png", "production.brick/1", seen(1))
-    monkeypatch.setattr(drift, "append", full)
+    log.note("a.png", "production.brick/1", seen(1))
+    monkeypatch.setattr(scorelog, "append", full)
     log.flush()
-    log.add("b.png", "production.brick/1", seen(2))
+    log.note("b.png", "production.brick/1", seen(2))
     monkeypatch.undo()
     log.flush()
     assert logged(tmp_path) == [1, 2]
