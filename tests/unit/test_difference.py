@@ -1,5 +1,6 @@
 """The differential mode: equal pictures do not differ, a defect does, a shift by a cell does not."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,10 @@ import pytest
 import torch
 
 from components.difference import compare, nearest, relative, spacing
+from components.explain import patches
+from components.features.model import FeatureVQVAE
 from components.inspector import Inspector
+from components.settings import VQVAE
 from tests.artifacts_fixture import write_bundle
 
 
@@ -44,12 +48,16 @@ def test_one_similar_reference_is_enough(inspector):
     assert alone.score > 0 and together.score == 0 and together.changed == 0
 
 
-def test_an_encoder_that_reads_features_is_given_them(inspector, monkeypatch):
-    read = []
-    monkeypatch.setattr(inspector.detector.vqvae, "features", lambda x: read.append(1) or 1 - x, raising=False)
-    inverted = compare(inspector, picture(), [picture(1)])
-    monkeypatch.undo()
-    assert read and inverted.score != compare(inspector, picture(), [picture(1)]).score
+def test_codes_of_features_are_compared_and_explained_like_codes_of_pixels(inspector):
+    torch.manual_seed(0)
+    config = VQVAE(**(inspector.bundle["vqvae"]["config"] | {"latent": "features"}))
+    over = FeatureVQVAE(3, config).eval()
+    detector = dataclasses.replace(inspector.detector, vqvae=over)
+    reader = Inspector(inspector.bundle, detector, inspector.device)
+    assert compare(reader, picture(), [picture()]).score == 0
+    assert compare(reader, picture(), [picture(1)]).score_map.shape == (64, 64)
+    codes = torch.zeros(8, 8, dtype=torch.int64)
+    assert patches(over.decode, codes, 3, 3, (1,))[0].shape == (40, 40, 3)
 
 
 def test_a_shift_by_a_cell_is_no_difference():
