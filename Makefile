@@ -46,6 +46,7 @@ run: $(READY) ## Sample data, the whole chain, a promoted model, an inspected fo
 	@echo "what was measured   artifacts/brick/evaluate/report.html (open it in a browser), numbers in metrics.json beside it"
 	@echo "what was inspected  $(RESULTS), heat maps and masks beside it"
 	@echo "runs and models     $(VENV)/bin/kintsugi up    then http://127.0.0.1:4200 (Prefect) and http://127.0.0.1:5000 (MLflow)"
+	@echo "look at an image    $(VENV)/bin/kintsugi serve brick    then http://127.0.0.1:8000"
 	@echo "what serves         $(VENV)/bin/kintsugi status"
 	@echo "where it came from  $(VENV)/bin/kintsugi audit brick"
 

@@ -35,6 +35,7 @@ STYLE: Any = {
 WIDTH = 5.6  # inches; the page scales a chart to its column
 BINS = 36
 DECADES = 30  # a loss that falls by more than this is drawn on a logarithmic axis
+MARKS = 600  # at most so many images of a type are drawn; a page of a hundred thousand marks would not open
 LONGEST = 28  # characters of a name beside an axis
 NOT_LOSSES = {"epoch", "step", "seconds", "codes_used", "perplexity"}
 
@@ -67,8 +68,10 @@ def per_type(scores: pd.DataFrame, thresholds: Mapping[str, float]) -> str:
     with rc_context(STYLE):
         figure, axes = _axes("image score", "", height=1.3 + 0.34 * len(kinds))
         for row, kind in enumerate(kinds):
-            own = scores[scores.defect == kind]
+            own = scores[scores.defect == kind].sort_values("score")
             usual = not own.label.any()
+            if len(own) > MARKS:  # evenly over the ranks, first and last included
+                own = own.iloc[np.linspace(0, len(own) - 1, MARKS).astype(int)]
             # Spread in a fixed pattern, as images with equal scores would hide each other.
             at = row + (np.arange(len(own)) * 7 % 11 - 5) * 0.055
             axes.plot(own.score, at, "o" if usual else "D", ms=4, color=NORMAL if usual else DEFECT, alpha=0.7, mew=0)

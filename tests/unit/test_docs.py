@@ -95,6 +95,11 @@ def test_a_link_leads_somewhere(page: str, target: str) -> None:
     assert ((REPO / page).parent / target).exists()
 
 
+def test_the_readme_leads_to_every_page() -> None:
+    readme = (REPO / "README.md").read_text(encoding="utf-8")
+    assert [page.name for page in (REPO / "docs").glob("*.md") if f"(docs/{page.name})" not in readme] == []
+
+
 PICTURES = sorted((REPO / "docs" / "pictures").iterdir())
 
 

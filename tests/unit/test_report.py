@@ -227,3 +227,11 @@ def test_pictures_keep_within_their_share_of_the_page() -> None:
     for budget in (60_000, 12_000, 3_000):
         address = report._tile("input", noise, budget).address
         assert len(base64.b64decode(address.partition(",")[2])) <= budget
+
+
+def test_a_very_large_test_set_still_makes_a_small_chart() -> None:
+    count = 50_000
+    label = np.arange(count) % 2
+    defect = np.where(label, "scratch", "good")
+    scores = pd.DataFrame({"label": label, "defect": defect, "score": np.linspace(0, 1, count)})
+    assert len(charts.per_type(scores, {"threshold": 0.5})) < 400_000
