@@ -84,14 +84,12 @@ def notes(path: Path, category: str) -> dict[str, str]:
 
 
 def foreign_weights(bundle: Mapping[str, Any]) -> str:
-    """What a model stands on that was not trained here (a frozen backbone's name), empty for nothing."""
-    places = [bundle, bundle.get("vqvae") or {}, (bundle.get("vqvae") or {}).get("config") or {}]
-    for place in places:
-        for key in ("backbone", "representation", "latent"):
-            found = place.get(key)
-            if found and found != "pixels":
-                return str(found.get("name", found) if isinstance(found, Mapping) else found)
-    return ""
+    """The frozen network that a model stands on and that was not trained here, empty for none."""
+    vqvae = bundle.get("vqvae") or {}
+    latent = (vqvae.get("config") or {}).get("latent", "pixels")
+    if latent == "pixels":
+        return ""
+    return f"EfficientNet-Lite0 on ImageNet, sha256 of its weights {vqvae.get('backbone') or 'not recorded'}"
 
 
 def unwrapped(markdown: str) -> str:

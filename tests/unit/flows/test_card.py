@@ -43,8 +43,12 @@ def test_a_real_bundle_is_described(bolts: Path) -> None:
     text = card.write(bolts, "brick", LINEAGE)
     assert "| input | 64 × 64 pixels, 3 channel(s) |" in text and "| score | reconstruction |" in text
     assert "trained from scratch" in text
-    change(bolts, "package/bundle.json", representation="features")
-    assert "frozen network trained elsewhere (`features`)" in card.write(bolts, "brick", LINEAGE)
+    vqvae = json.loads((bolts / "artifacts/brick/package/bundle.json").read_text())["vqvae"]
+    over = vqvae | {"backbone": "5793442", "config": vqvae["config"] | {"latent": "features"}}
+    change(bolts, "package/bundle.json", vqvae=over)
+    text = card.write(bolts, "brick", LINEAGE)
+    assert "frozen network trained elsewhere (`EfficientNet-Lite0 on ImageNet, sha256 of its weights 5793442`)" in text
+    assert "VQ-VAE codes of a frozen network's features, a PixelSNAIL" in text
 
 
 def test_what_was_not_measured_or_not_real_is_said(bolts: Path) -> None:
