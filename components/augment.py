@@ -23,7 +23,7 @@ from components.dataset.manifest import build_manifest, check
 from components.dataset.split import assign_parts
 from components.settings import Augment, Settings
 
-PLAIN = 600  # training images kept as they are as well: what is measured on them is measured as it will be served
+PLAIN = 1000  # images kept as they are as well: what is measured on them is measured as it will be served
 BLOCK = 64  # images in flight: bounds memory whatever the number of images
 
 
@@ -55,7 +55,7 @@ def augmented(image: np.ndarray, config: Augment, size: int, rng: np.random.Gene
 def run(root: Path, settings: Settings) -> None:
     """Write manifest.csv, images-{train,plain,val,calib}.npy (N, S, S, C) and summary.json.
 
-    `plain` are training images without augmentation, at most PLAIN of them, evenly drawn.
+    `plain` are the images of train and val without augmentation, at most PLAIN of them, evenly drawn.
 
     `white` in the summary is the value of full white: 255, or for 16-bit cameras the power of two that
     their images really use, minus one. Raises UserError for what `check` finds in the category.
@@ -71,7 +71,7 @@ def run(root: Path, settings: Settings) -> None:
     out = stage.fresh_folder(root, settings.category, "augment")
     counts, bits = {}, 8
     for part in ("train", "plain", "val", "calib"):
-        rows = normals[normals.part == ("train" if part == "plain" else part)]
+        rows = normals[normals.part.isin(["train", "val"] if part == "plain" else [part])]
         if part == "plain":
             rows = rows.iloc[:: -(-len(rows) // PLAIN)]
         rows = rows.reset_index(drop=True)

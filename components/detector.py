@@ -46,7 +46,7 @@ FEATURE_SCORES: dict[str, tuple[str, ...]] = {
     "restored_likelihood": ("restored_likelihood",),
 }
 SCORES = PIXEL_SCORES | FEATURE_SCORES
-FEATURE_CANDIDATES = ("residual", "mahalanobis", "deviation", "mahalanobis+residual", "mahalanobis+deviation")
+FEATURE_CANDIDATES = ("residual", "mahalanobis", "mahalanobis+residual", "mahalanobis+deviation")
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from ruamel.yaml import YAML
 
 from components import settings
 from components.dataset import importers
@@ -22,6 +20,7 @@ from components.dataset.importers import ImportReport
 from components.dataset.sample import CATEGORY as SAMPLE
 from components.dataset.staging import check_name
 from components.errors import UserError
+from flows import params as parameters
 
 IMPORTERS: dict[str, Callable[..., ImportReport]] = {
     "mvtec": importers.import_mvtec,
@@ -129,31 +128,25 @@ def register(root: Path, category: str, policy: str, force_policy: bool = False)
     dvc.yaml refers to each section, so each must exist. What is there stays, comments included; the policy
     is written for a new category, or when `force_policy` says that a person asked for it.
     """
-    path = root / "params.yaml"
     settings.read_params(root)
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 4096
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    params = yaml.load(path.read_text(encoding="utf-8"))
-    if params["categories"] is None:
-        params["categories"] = []
-    if params["overrides"] is None:
-        params["overrides"] = {}
-    before = category in params["categories"] and category in params["overrides"]
-    if category not in params["categories"]:
-        params["categories"].append(category)
-    block = params["overrides"].setdefault(category, {}) or {}
-    params["overrides"][category] = block
-    for section in settings.SECTIONS:
-        if block.get(section) is None:
-            block[section] = _flow_map()
-    if force_policy or not before:
-        block["augment"]["policy"] = policy
-    temporary = path.with_name(".params.yaml.new")
-    with temporary.open("w", encoding="utf-8") as file:
-        yaml.dump(params, file)
-    os.replace(temporary, path)
+
+    def change(params: Any) -> None:
+        if params["categories"] is None:
+            params["categories"] = []
+        if params["overrides"] is None:
+            params["overrides"] = {}
+        before = category in params["categories"] and category in params["overrides"]
+        if category not in params["categories"]:
+            params["categories"].append(category)
+        block = params["overrides"].setdefault(category, {}) or {}
+        params["overrides"][category] = block
+        for section in settings.SECTIONS:
+            if block.get(section) is None:
+                block[section] = _flow_map()
+        if force_policy or not before:
+            block["augment"]["policy"] = policy
+
+    parameters.edit(root, change)
 
 
 def version(root: Path) -> str:

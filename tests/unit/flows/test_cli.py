@@ -20,7 +20,7 @@ from tests.toy import Toy
 
 COMMANDS = (
     "sample", "import", "run", "inspect", "promote", "rollback", "history", "audit", "reproduce", "up", "status",
-    "ingest", "compare", "serve",
+    "ingest", "compare", "choose", "serve",
 )  # fmt: skip
 
 
