@@ -4,7 +4,7 @@
 
 The hosts are workers with folders, network namespaces and host names of their own (where the kernel lets us make
 them); PostgreSQL stands behind Prefect's server, images and outputs travel through S3. The first host is cut off when a
-checkpoint of one of its trainings has reached the store. Small settings: 32 x 32 pixels, 60 + 60 steps, one thread.
+checkpoint of one of its trainings has reached the store. Small settings: 32 x 32 pixels, 40 + 40 steps, one thread.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tests.e2e.hosts import Host, host, network
 from tests.e2e.postgres import cluster
 from tests.e2e.team import KEYS, objects, patched, served
 
-LONG = {"vqvae": {"steps": 60}, "prior": {"steps": 60}}
+LONG = {"vqvae": {"steps": 40}, "prior": {"steps": 40}}
 PLACE, RUN = "s3://kintsugi/fleet", "benchmark"
 
 
@@ -109,7 +109,7 @@ def main(count: int) -> int:
                 with host(1, folder, env, isolated) as first, host(2, folder, env, isolated):
                     threading.Thread(target=cut_one, args=(first, categories, said), daemon=True).start()
                     try:
-                        dispatch.dispatch(str(single), commit, categories, PLACE, RUN, silence=20)
+                        dispatch.dispatch(str(single), commit, categories, PLACE, RUN, silence=30)
                     finally:
                         for log in folder.glob("host-*/worker.log"):
                             shutil.copy(log, f"/tmp/{log.parent.name}.log") if "KEEP_LOGS" in os.environ else None

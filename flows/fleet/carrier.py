@@ -1,10 +1,12 @@
-"""Carries a stage's checkpoint to the store while the stage works, and a sign of life with it."""
+"""Carries a stage's checkpoint to the store while the stage works; says that the machine is alive."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,6 +27,16 @@ def alive_name(category: str) -> str:
 
 
 @contextmanager
+def living(store: Store, root: Path, category: str, every: float = EVERY) -> Iterator[None]:
+    """Say again and again, while inside, that this machine works on the category."""
+    with _meanwhile(every) as repeat:
+        beats = itertools.count(1)
+        who = f"{socket.gethostname()} {root} {threading.get_ident()}"
+        repeat(lambda: store.put(alive_name(category), f"{who} {next(beats)}".encode()))
+        yield
+
+
+@contextmanager
 def carried(store: Store, root: Path, category: str, stage: str, every: float = EVERY) -> Iterator[bool]:
     """Bring the last checkpoint here, keep the store's copy up to date inside, take it away after success.
 
@@ -35,32 +47,41 @@ def carried(store: Store, root: Path, category: str, stage: str, every: float = 
     if found is not None and not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(found)
-    done = threading.Event()
-    thread = threading.Thread(
-        target=_keep, args=(store, path, name, alive_name(category), root, done, every), daemon=True
-    )
-    thread.start()
-    try:
+    seen = [_state(path)]
+
+    def carry() -> None:
+        if (now := _state(path)) == seen[0] or now is None:
+            return
+        with contextlib.suppress(FileNotFoundError):  # the stage has just ended
+            store.put(name, path.read_bytes())  # replaced as a whole by whoever writes it, never half
+            seen[0] = now
+
+    with _meanwhile(every) as repeat:
+        repeat(carry)
         yield found is not None
-    finally:
-        done.set()
-        thread.join()
     store.drop(name)
 
 
-def _keep(store: Store, path: Path, name: str, alive: str, root: Path, done: threading.Event, every: float) -> None:
-    seen, beats = _state(path), 0
-    while True:
-        beats += 1
-        store.put(alive, f"{socket.gethostname()} {root} {threading.get_ident()} {beats}".encode())
-        if (now := _state(path)) != seen and now is not None:
-            try:
-                store.put(name, path.read_bytes())  # replaced as a whole by whoever writes it, never half
-                seen = now
-            except FileNotFoundError:  # the stage has just ended
-                pass
-        if done.wait(every):
-            return
+@contextmanager
+def _meanwhile(every: float) -> Iterator[Callable[[Callable[[], None]], None]]:
+    """Yield what repeats a piece of work in a thread until the block ends, however it ends."""
+    done, threads = threading.Event(), list[threading.Thread]()
+
+    def repeat(work: Callable[[], None]) -> None:
+        def run() -> None:
+            work()
+            while not done.wait(every):
+                work()
+
+        threads.append(threading.Thread(target=run, daemon=True))
+        threads[-1].start()
+
+    try:
+        yield repeat
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
 
 
 def _state(path: Path) -> tuple[int, int] | None:

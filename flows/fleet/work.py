@@ -38,7 +38,13 @@ def train_category(repository: str, commit: str, category: str, place: str, run:
     folder = os.environ.get(FOLDER, "")
     if not folder:
         raise UserError(f"a worker of a fleet needs a folder of its own; set {FOLDER}")
-    root, store, log = Path(folder), Store(place, run), get_run_logger()
+    root, store = Path(folder), Store(place, run)
+    with carrier.living(store, root, category, _beat()):
+        return _train(root, store, repository, commit, category)
+
+
+def _train(root: Path, store: Store, repository: str, commit: str, category: str) -> dict[str, str]:
+    log = get_run_logger()
     checkout(root, repository, commit)
     (root / "dvc.lock").unlink(missing_ok=True)  # of the commit; only what this run made counts
     versioning.pull(root, [f"data/{category}"])
@@ -78,10 +84,13 @@ def _task(root: Path, store: Store, category: str, stage: str) -> Task[..., Any]
 
 def _stage(root: Path, store: Store, category: str, stage: str) -> str:
     log, name = get_run_logger(), f"{stage}@{category}"
-    every = float(os.environ.get(BEAT, carrier.EVERY))
-    with carrier.carried(store, root, category, stage, every):
+    with carrier.carried(store, root, category, stage, _beat()):
         done = versioning.repro_stage(root, name, lambda line: log.info("%s", line), pull=True)
         if done.state != "unchanged":
             versioning.push(root, [name], run_cache=True)
         locks.send(root, store, category)
     return done.state
+
+
+def _beat() -> float:
+    return float(os.environ.get(BEAT, carrier.EVERY))
