@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import UserError
-from components.reading import short
+from components.reading import LARGEST, short
 from components.settings import read_yaml
 
 # Every metric a gate may name, and which way is better.
@@ -190,7 +190,8 @@ def _checked(section: Any, where: str) -> None:
         limits = (section or {}).get(kind) or {}
         _known(limits, METRICS, f"{where}.{kind}")
         for metric, value in limits.items():
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
+            if value is not None and not number:
                 raise UserError(f"{where}.{kind}.{metric} is {short(value)}; use a number, or null for no gate")
 
 

@@ -69,6 +69,9 @@ def staged(data_root: Path, category: str, replace: bool = False) -> Iterator[St
             raise UserError(f"the disk of {home} is full; free some space and import again") from None
         if error.errno == errno.EXDEV:
             raise UserError(f"{data_root} and {home} must be on one disk; link data/ as a whole instead") from None
+        if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
+            told = "a link leads back into its own folder, or a name is too long"
+            raise UserError(f"{str(error.filename)[:200]} cannot be followed ({told}); remove it") from None
         if isinstance(error, PermissionError):
             raise UserError(f"{error.filename} may not be read or written; check its permissions") from None
         raise
