@@ -43,7 +43,7 @@ class Seen:
         ])  # fmt: skip
 
 
-async def press(address: str, images: Sequence[bytes], clients: int, seconds: float, patience: float = 60) -> Seen:
+async def press(address: str, images: Sequence[bytes], clients: int, seconds: float, patience: float = 300) -> Seen:
     """`clients` at once send images to POST /inspect for so many seconds; whoever is refused waits as told."""
     seen, started = Seen(), time.monotonic()
     limits = httpx.Limits(max_connections=clients + 1, max_keepalive_connections=clients + 1)
