@@ -32,7 +32,7 @@ from components.errors import UserError
 from components.evaluate.protocol import cases, pixel_metrics
 from components.features.backbone import MissingBackboneError
 from components.inspector import Inspector
-from components.settings import Evaluate, Settings, _nearest
+from components.settings import Evaluate, Settings, nearest
 
 METRICS = (
     "image_auroc", "pixel_auroc", "aupro_30", "pro", "image_balanced_accuracy", "image_f1", "pixel_f1",
@@ -86,7 +86,7 @@ def names_of(wanted: Sequence[str]) -> list[str]:
     the nearest name."""
     for word in wanted:
         if word not in NAMES and word not in GROUPS:
-            raise UserError(f"there is no method '{word}'{_nearest(word, [*NAMES, *GROUPS])}")
+            raise UserError(f"there is no method '{word}'{nearest(word, [*NAMES, *GROUPS])}")
     chosen = {name for word in wanted for name in GROUPS.get(word, (word,))}
     return [name for name in NAMES if name in chosen or not wanted]
 

@@ -152,7 +152,7 @@ def find_root(start: Path | None = None) -> Path:
 def read_params(root: Path) -> dict[str, Any]:
     """Return params.yaml's mapping with its top-level keys checked."""
     params = read_yaml(root / "params.yaml")
-    _known(params, PARAMS_KEYS, "params.yaml")
+    check_known(params, PARAMS_KEYS, "params.yaml")
     for key in PARAMS_KEYS:
         if key not in params:
             raise UserError(f"params.yaml lacks '{key}'; restore it from git")
@@ -162,7 +162,7 @@ def read_params(root: Path) -> dict[str, Any]:
     if not isinstance(params["categories"] or [], list):
         raise UserError("params.yaml categories must be a list of names")
     mapping(params["overrides"], "params.yaml overrides")
-    _convert(params["seed"], int, "params.yaml seed")
+    convert(params["seed"], int, "params.yaml seed")
     return params
 
 
@@ -175,14 +175,14 @@ def load(root: Path, category: str) -> Settings:
     params = read_params(root)
     known = [str(name) for name in params["categories"] or []]
     if category not in known:
-        raise UserError(f"category '{category}' is not in params.yaml{_nearest(category, known)}; import it first")
+        raise UserError(f"category '{category}' is not in params.yaml{nearest(category, known)}; import it first")
     source = f"settings/{params['settings']}.yaml"
     base = read_yaml(root / source)
-    _known(base, (*SECTIONS, FEATURES), source)
+    check_known(base, (*SECTIONS, FEATURES), source)
     overrides = mapping(mapping(params["overrides"], "").get(category), f"params.yaml overrides.{category}")
-    _known(overrides, tuple(SECTIONS), f"params.yaml overrides.{category}")
+    check_known(overrides, tuple(SECTIONS), f"params.yaml overrides.{category}")
     theirs = mapping(base.get(FEATURES), f"{source} {FEATURES}")
-    _known(theirs, tuple(SECTIONS), f"{source} {FEATURES}")
+    check_known(theirs, tuple(SECTIONS), f"{source} {FEATURES}")
     own = (mapping(base.get("vqvae"), f"{source} vqvae"), mapping(overrides.get("vqvae"), "overrides vqvae"))
     latent = (own[0] | own[1]).get("latent")
     sections: dict[str, Any] = {}
@@ -195,9 +195,9 @@ def load(root: Path, category: str) -> Settings:
             (values, f"{source} {name}"), (of_features, f"{source} {FEATURES}.{name}"),
             (extra, f"params.yaml overrides.{category}.{name}"),
         ):  # fmt: skip
-            _known(given, keys, where)
+            check_known(given, keys, where)
         values |= (of_features if latent == FEATURES else {}) | extra
-        sections[name] = _build(cls, values, f"{source} {name}")
+        sections[name] = build(cls, values, f"{source} {name}")
     return Settings(category=category, seed=int(params["seed"]), **sections)
 
 
@@ -205,26 +205,31 @@ def load_dataset(root: Path) -> Dataset:
     """The `dataset` section of the settings file in force, for a category that params.yaml does not name yet."""
     source = f"settings/{read_params(root)['settings']}.yaml"
     values = mapping(read_yaml(root / source).get("dataset"), f"{source} dataset")
-    _known(values, tuple(f.name for f in fields(Dataset)), f"{source} dataset")
-    built: Dataset = _build(Dataset, values, f"{source} dataset")
+    built: Dataset = build(Dataset, values, f"{source} dataset")
     return built
 
 
-def _build(cls: type, values: dict[str, Any], where: str) -> Any:
+def build(cls: type, values: dict[str, Any], where: str) -> Any:
+    """A settings dataclass from a mapping that has all of its fields and no others.
+
+    Raises UserError, with `where` for its place, for an unknown key, a missing one, a value of another type or one
+    that CHOICES does not allow.
+    """
     hints = get_type_hints(cls)
+    check_known(values, tuple(hints), where)
     built = {}
     for key, kind in hints.items():
         if key not in values:
             raise UserError(f"{where} lacks '{key}'; add it")
-        built[key] = _convert(values[key], kind, f"{where}.{key}")
-    section = {v: k for k, v in SECTIONS.items()}[cls]
-    for (name, key), allowed in CHOICES.items():
-        if name == section and built[key] not in allowed:
+        built[key] = convert(values[key], kind, f"{where}.{key}")
+        allowed = next((words for (name, k), words in CHOICES.items() if k == key and SECTIONS[name] is cls), None)
+        if allowed and built[key] not in allowed:
             raise UserError(f"{where}.{key} is '{built[key]}'; use one of {', '.join(allowed)}")
     return cls(**built)
 
 
-def _convert(value: Any, kind: Any, where: str) -> Any:
+def convert(value: Any, kind: Any, where: str) -> Any:
+    """`value` as a `kind`: float (whole numbers too), int, bool, str or a tuple of floats; UserError otherwise."""
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST:
         return float(value)  # NaN and infinity are not less than anything
     if kind is int and isinstance(value, int) and not isinstance(value, bool):
@@ -234,17 +239,19 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
     if kind is str and isinstance(value, str):
         return value
     if kind == tuple[float, ...] and isinstance(value, list) and value:
-        return tuple(_convert(v, float, where) for v in value)
+        return tuple(convert(v, float, where) for v in value)
     name = getattr(kind, "__name__", "list of numbers")
     raise UserError(f"{where} is {short(value)}; it must be a {name}")
 
 
-def _known(given: dict[str, Any], allowed: tuple[str, ...], where: str) -> None:
+def check_known(given: dict[str, Any], allowed: tuple[str, ...], where: str) -> None:
+    """UserError for a key that is not among those allowed; the nearest one is offered."""
     for key in given:
         if key not in allowed:
-            raise UserError(f"{where} has an unknown setting '{key}'{_nearest(str(key), list(allowed))}")
+            raise UserError(f"{where} has an unknown setting '{key}'{nearest(str(key), list(allowed))}")
 
 
-def _nearest(name: str, allowed: list[str]) -> str:
+def nearest(name: str, allowed: list[str]) -> str:
+    """The end of a message about `name`: the closest of those allowed, or all of them."""
     match = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
     return f" (did you mean '{match[0]}'?)" if match else f" (valid: {', '.join(allowed) or 'none yet'})"

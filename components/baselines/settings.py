@@ -6,12 +6,12 @@ a model stale.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from components.errors import UserError
-from components.settings import _convert, _known, read_yaml
+from components.settings import build, check_known, read_yaml
 
 FILE = "settings/baselines.yaml"
 
@@ -97,19 +97,14 @@ def load(root: Path) -> Baselines:
     """
     given = read_yaml(root / FILE)
     sections = get_type_hints(Baselines)
-    _known(given, tuple(sections), FILE)
+    check_known(given, tuple(sections), FILE)
     return Baselines(**{name: _section(cls, dict(given.get(name) or {}), name) for name, cls in sections.items()})
 
 
 def _section(cls: type, values: dict[str, Any], name: str) -> Any:
     where = f"{FILE} {name}"
-    _known(values, tuple(field.name for field in fields(cls)), where)
-    kinds = get_type_hints(cls)
-    for key in kinds:
-        if key not in values:
-            raise UserError(f"{where} lacks '{key}'; add it")
-    built = {key: _convert(values[key], kind, f"{where}.{key}") for key, kind in kinds.items()}
-    for key, value in built.items():
+    built = build(cls, values, where)
+    for key, value in asdict(built).items():
         if value <= 0:
             raise UserError(f"{where}.{key} is {value}; it must be above 0")
-    return cls(**built)
+    return built
