@@ -29,6 +29,7 @@ from flows.adapters.leash import leashed
 # A stage that waits for a slot asks again after this many seconds; Prefect's own answer grows to thirty.
 QUICK_SLOTS = {"PREFECT_SERVER_CONCURRENCY_MAXIMUM_CONCURRENCY_SLOT_WAIT_SECONDS": "1"}
 START_TIMEOUT = 120.0  # seconds; a fresh database on a busy machine takes about ten
+ALIVE = 5  # times as long for a server of our own that lives: it is only slow, and would say if it were not
 
 
 @dataclass
@@ -41,7 +42,7 @@ class Api:
 
     def wait(self) -> str:
         """Return the address once it answers; UserError when it does not come up."""
-        deadline = time.monotonic() + START_TIMEOUT
+        deadline = time.monotonic() + START_TIMEOUT * (1 if self.process is None else ALIVE)
         while not healthy(f"{self.url}/health"):
             if self.process is not None and self.process.poll() is not None:
                 raise UserError("Prefect's temporary server ended at once; see .kintsugi/prefect/server.log")

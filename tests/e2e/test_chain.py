@@ -6,7 +6,6 @@ Real stages, DVC, Prefect and MLflow through the command line, at 64 x 64 pixels
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -135,17 +134,3 @@ def test_a_folder_of_normal_images_goes_the_whole_way(tiny: Path) -> None:
     weights.write_bytes(content)
     broken = json.loads(kintsugi(tiny, "audit", "stripes", "--json", code=1).stdout)
     assert any(link["status"] == "differs" and "package" in link["name"] for link in broken["links"])
-
-
-def test_dvc_alone_gives_the_same_artifacts_twice(tiny: Path) -> None:
-    kintsugi(tiny, "import", "folder", str(tiny.parent / "photographs"), "--category", "stripes")
-    environment = os.environ | {"PATH": str(Path(sys.executable).parent) + os.pathsep + os.environ["PATH"]}
-    found = []
-    for _ in range(2):
-        command = ["dvc", "repro", "--force", "--no-run-cache", "-q", "train_prior@stripes", "calibrate@stripes"]
-        subprocess.run(command, cwd=tiny, env=environment, check=True, capture_output=True)
-        codes = np.load(tiny / "artifacts" / "stripes" / "extract_codes" / "codes.npz")
-        calibration = json.loads((tiny / "artifacts" / "stripes" / "calibrate" / "calibration.json").read_text())
-        locked = hashes(tiny)
-        found.append(({name: codes[name].tolist() for name in codes}, calibration, locked["augment@stripes"]))
-    assert found[0] == found[1]
