@@ -26,10 +26,9 @@ from components.features.normality import Normality
 from components.metrics import area_score, keep_regions
 from components.package import FORMAT
 from components.prior.pixelsnail import PixelSNAIL
-from components.settings import VQVAE as VQVAEConfig
 from components.settings import Prior as PriorConfig
 from components.standard import Standard
-from components.vqvae.train import build
+from components.vqvae.train import described
 
 BATCH = 8
 
@@ -88,7 +87,7 @@ class Inspector:
         for name, tensor in load_file(weights).items():
             part, key = name.split(".", 1)
             parts.setdefault(part, {})[key] = tensor
-        vqvae = build(int(bundle["vqvae"]["image_channels"]), VQVAEConfig(**bundle["vqvae"]["config"]))
+        vqvae = described(bundle["vqvae"])
         vqvae.load_state_dict(parts["vqvae"])
         prior = PixelSNAIL(
             int(bundle["prior"]["codebook_size"]),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -82,6 +84,11 @@ def build(image_channels: int, config: Config) -> Model:
     return (FeatureVQVAE if config.latent == "features" else VQVAE)(image_channels, config)
 
 
+def described(facts: Mapping[str, Any]) -> Model:
+    """The untrained model that a summary.json or a bundle describes; before there was a choice, all were pixels."""
+    return build(int(facts["image_channels"]), Config(**({"latent": "pixels"} | facts["config"])))
+
+
 def stored(model: Model) -> dict[str, Tensor]:
     """The state to keep. Over features all but the codebook goes to half precision: the package is to be light,
     and what is calibrated is loaded from these bytes, so nothing later sees other weights."""
@@ -94,7 +101,6 @@ def stored(model: Model) -> dict[str, Tensor]:
 
 def load(folder: Path, device: torch.device) -> Model:
     """The trained model of a `train_vqvae` folder, ready to encode and decode."""
-    facts = stage.read_json(folder / "summary.json")
-    model = build(int(facts["image_channels"]), Config(**facts["config"]))
+    model = described(stage.read_json(folder / "summary.json"))
     model.load_state_dict(load_file(folder / "model.safetensors"))
     return place(model, device).eval()

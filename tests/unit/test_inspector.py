@@ -88,3 +88,11 @@ def test_missing_files_are_told(package):
     (package / "model.safetensors").unlink()
     with pytest.raises(UserError, match="does not exist"):
         Inspector.load(package)
+
+
+def test_a_bundle_from_before_there_was_a_choice_of_latent_still_loads(package):
+    path = package / "bundle.json"
+    bundle = json.loads(path.read_text())
+    assert bundle["vqvae"]["config"].pop("latent") == "pixels"
+    path.write_text(json.dumps(bundle))
+    assert not Inspector.load(package).detector.over_features
