@@ -54,7 +54,8 @@ def run(root: Path, settings: Settings) -> None:
         eta=0.0, neighbour_rule=config.neighbour_rule, bilateral=config.bilateral,
     )  # fmt: skip
     etas = eta_table(detector, normals, white, settings, device)
-    eta = choose_eta(etas, config)
+    # Over features the residual itself shows the defect, whatever eta: a larger one would only cost passes.
+    eta = choose_eta(etas, config, SATURATED if detector.over_features else 0.0)
     detector = replace(detector, eta=eta)
     print(f"calibrate@{category}: eta {eta}", flush=True)
 
@@ -207,8 +208,9 @@ def eta_table(
     return table
 
 
-def choose_eta(table: pd.DataFrame, config: Calibrate) -> float:
-    """The eta with the best AUROC on rectangles; among those as good, the best on harder negatives.
+def choose_eta(table: pd.DataFrame, config: Calibrate, tolerance: float = 0.0) -> float:
+    """The eta with the best AUROC on rectangles; among those as good, the best on harder negatives; among those
+    within `tolerance` of that, the smallest: it restores the least and takes the fewest passes.
 
     An eta that replaces more than `max_replaced` of the codes of normals is refused: each replaced code
     changes the context of the next, and replacements cascade.
@@ -220,7 +222,8 @@ def choose_eta(table: pd.DataFrame, config: Calibrate) -> float:
             "has not learnt them; train it longer, add normal images, or add smaller values to calibrate.etas"
         )
     best = allowed[allowed.rectangles >= allowed.rectangles.max() - SATURATED]
-    return float(best.sort_values(["hard", "eta"], ascending=[False, True]).eta.iloc[0])
+    hard = best.hard.fillna(0.0)  # not measured where the rectangles have decided
+    return float(best[hard >= hard.max() - tolerance].eta.min())
 
 
 def score_table(

@@ -78,6 +78,15 @@ def test_where_rectangles_saturate_the_harder_negatives_decide():
     assert choose_eta(rows, CONFIG) == 0.001
 
 
+def test_within_the_tolerance_the_smallest_eta_wins():
+    rows = table((0.001, 0.0, 1.0, 0.980), (0.005, 0.002, 1.0, 0.9815), (0.01, 0.005, 1.0, 0.982))
+    assert choose_eta(rows, CONFIG) == 0.01
+    assert choose_eta(rows, CONFIG, 0.001) == 0.005
+    assert choose_eta(rows, CONFIG, 0.01) == 0.001
+    unmeasured = table((0.001, 0.0, 0.9, np.nan), (0.01, 0.0, 1.0, np.nan))
+    assert choose_eta(unmeasured, CONFIG) == 0.01
+
+
 def test_an_eta_that_rewrites_normal_images_is_refused():
     rows = table((0.001, 0.0, 0.90, 0.9), (0.01, 0.02, 0.99, 0.99))
     assert choose_eta(rows, CONFIG) == 0.001
