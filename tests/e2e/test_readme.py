@@ -6,7 +6,11 @@ import importlib.util
 import itertools
 import re
 import shlex
+import subprocess
+import sys
+import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -97,6 +101,24 @@ def check_mlflow(arguments: list[str]) -> None:
     command.make_context(name, arguments)
 
 
+def check_prefect(arguments: list[str]) -> None:
+    """A command and options of Prefect's own command line, which is built of lazy parts: its help is asked."""
+    words = [word for word in arguments if not word.startswith("-")][:2]
+    program = str(Path(sys.executable).parent / "prefect")
+    done = subprocess.run([program, *words, "--help"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert all(word in done.stdout for word in arguments if word.startswith("--")), arguments
+
+
+def check_pip(arguments: list[str]) -> None:
+    """An install of this project's folder with an extra that it has, under its own constraints."""
+    options = dict(zip(arguments[1::2], arguments[2::2], strict=True))
+    assert arguments[0] == "install" and set(options) == {"-c", "-e"}, arguments
+    assert (REPO / options["-c"]).is_file()
+    extras = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert options["-e"].removeprefix(".[").removesuffix("]") in extras
+
+
 def check_python(arguments: list[str]) -> None:
     """A module of ours, its words read by its own parser, or a script that is there."""
     if arguments[0] != "-m":
@@ -143,6 +165,8 @@ CHECKS = {
     "make": check_make,
     "dvc": check_dvc,
     "mlflow": check_mlflow,
+    "prefect": check_prefect,
+    "pip": check_pip,
     "python": check_python,
     "docker": check_docker,
     "kubectl": check_kubectl,
@@ -196,6 +220,8 @@ def test_a_command_named_in_a_sentence_exists(line: str) -> None:
         "dvc repro --quickly",
         "dvc rerpo",
         "mlflow models serv -m models:/x",
+        "prefect worker strat --pool fleet",
+        "pip install -c constraints.txt -e .[feature]",
         "kintsguis run",
         "python -m flows.teem.rights apply",
         "python -m flows.team.rights user ada king",
