@@ -16,6 +16,8 @@ import pytest
 from ruamel.yaml import YAML
 from scipy import ndimage
 
+from tests.tiny import edit
+
 pytestmark = pytest.mark.slow
 
 TINY = {
@@ -33,14 +35,6 @@ TINY = {
     "prior": {"channels": 16, "blocks": 1, "residual_layers": 1, "steps": 250, "batch": 16},
     "calibrate": {"etas": [0.0005, 0.005], "negatives": 6, "min_area": 0.004},
 }
-
-
-def edit(path: Path, change) -> None:
-    yaml = YAML()
-    content = yaml.load(path.read_text())
-    change(content)
-    with path.open("w") as file:
-        yaml.dump(content, file)
 
 
 def stripes(rng: np.random.Generator) -> np.ndarray:

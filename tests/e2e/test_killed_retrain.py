@@ -19,7 +19,8 @@ import pandas as pd
 import pytest
 
 from flows.adapters import registry, tracking, versioning
-from tests.e2e.test_chain import edit, hashes, kintsugi, stripes
+from tests.e2e.test_chain import hashes, kintsugi, stripes
+from tests.tiny import edit
 
 pytestmark = pytest.mark.slow
 

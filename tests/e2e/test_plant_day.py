@@ -18,9 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from ruamel.yaml import YAML
 
 from components.inspector import Inspector
 from flows import fixity, plant, promote
@@ -29,39 +27,11 @@ from flows.publish import publish
 from tests.artifacts_fixture import REPO, Fabricator, make_workspace, set_params, write_bundle
 from tests.e2e.postgres import cluster
 from tests.plant_fixture import save
+from tests.tiny import SETTINGS, broken, edit, noise
 
 pytestmark = pytest.mark.slow
 
 PATIENCE = 240.0  # seconds for any one thing to happen
-TOY = {
-    "dataset": {"size": 32, "val_fraction": 0.2, "calib_fraction": 0.3, "min_images": 5},
-    "augment": {"images": 16},
-    "vqvae": {
-        "channels": 8, "residual_blocks": 1, "codebook_size": 16, "code_dim": 4, "downsample": 4,
-        "steps": 10, "batch": 8,
-    },
-    "prior": {"channels": 8, "blocks": 1, "residual_layers": 1, "steps": 10, "batch": 8},
-    "calibrate": {"etas": [0.0005, 0.005], "negatives": 2, "images": 4, "min_area": 0.004},
-}  # fmt: skip
-
-
-def noise(seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 255, (32, 32, 3), dtype=np.uint8)
-
-
-def broken(seed: int) -> np.ndarray:
-    """Noise with a white and a black patch: its mean stays."""
-    image = noise(seed)
-    image[8:16, 4:12], image[8:16, 20:28] = 255, 0
-    return image
-
-
-def edit(path: Path, change: Callable[[Any], None]) -> None:
-    yaml = YAML()
-    content = yaml.load(path.read_text())
-    change(content)
-    with path.open("w") as file:
-        yaml.dump(content, file)
 
 
 def make_plant(root: Path) -> Path:
@@ -71,7 +41,7 @@ def make_plant(root: Path) -> Path:
     set_params(root, "manual")
 
     def shrink(settings: Any) -> None:
-        for section, values in TOY.items():
+        for section, values in SETTINGS.items():
             settings[section].update(values)
 
     edit(root / "settings/standard.yaml", shrink)
