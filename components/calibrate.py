@@ -19,7 +19,6 @@ from components.detector import Detector
 from components.device import find_device
 from components.errors import UserError
 from components.features import normality
-from components.features.model import FeatureVQVAE
 from components.metrics import area_score, auroc
 from components.negatives import HARD, make, rectangle
 from components.prior import train as prior_training
@@ -109,9 +108,7 @@ def residuals(
     """Features minus those of the restored codes, (B, F, s, s), batch by batch."""
     for i in range(0, len(images), BATCH):
         x = to_tensor(images[i : i + BATCH], white, device)
-        residual = examine(detector.vqvae, detector.prior, x, detector.eta, detector.neighbour_rule).residual
-        assert residual is not None, "only over features"
-        yield residual
+        yield examine(detector.vqvae, detector.prior, x, detector.eta, detector.neighbour_rule).residual
         print(f"calibrate@{category} residuals {min(i + BATCH, len(images))}/{len(images)}", flush=True)
 
 
@@ -168,20 +165,19 @@ def eta_table(
     def encoded(images: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Codes, and what their restoration is compared with: the reconstruction, or the features."""
         x = torch.cat([to_tensor(images[i : i + BATCH], white, device) for i in range(0, len(images), BATCH)])
-        if isinstance(model, FeatureVQVAE):
-            features = model.features(x)
-            return model.quantise(features), features
-        codes = model.encode(x)
-        return codes, model.decode(codes)
+        features = model.features(x)
+        codes = model.quantise(features)
+        return codes, features if detector.over_features else model.decode(codes)
 
     def difference(seen: tuple[torch.Tensor, torch.Tensor], eta: float) -> tuple[np.ndarray, float]:
         codes, reference = seen
         restored = restore(detector.prior, codes, eta, config.neighbour_rule).codes
         replaced = float((restored != codes).double().mean())
-        if isinstance(model, FeatureVQVAE):
-            residual = (reference - model.expected(restored)).square().mean(1).sqrt()
+        expected = model.expected(restored)
+        if detector.over_features:
+            residual = (reference - expected).square().mean(1).sqrt()
             return grow(residual, few.shape[1], FEATURE_SMOOTHING), replaced
-        return distance(model.decode(restored), reference), replaced
+        return distance(expected, reference), replaced
 
     usual = encoded(few)
     unmarked = np.zeros(few.shape[:3], bool)

@@ -64,7 +64,7 @@ class Detector:
     @property
     def over_features(self) -> bool:
         """Whether the codes are those of features rather than of pixels."""
-        return isinstance(self.vqvae, FeatureVQVAE)
+        return self.vqvae.latent == "features"
 
     @property
     def maps(self) -> tuple[str, ...]:

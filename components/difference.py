@@ -25,7 +25,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from components.arrays import unit
-from components.features.model import FeatureVQVAE
 from components.inspector import Inspector
 from components.metrics import area_score, keep_regions
 from components.scoremap import FLOOR, SMOOTHING
@@ -75,8 +74,7 @@ def look(inspector: Inspector, images: Sequence[np.ndarray]) -> list[Look]:
     _, evidence = detector.look(x, ())
     vectors = F.embedding(evidence.codes, detector.vqvae.codebook.vectors).permute(0, 3, 1, 2)
     surprise = -evidence.restorations[0].likelihood_restored.clamp_min(FLOOR).log()
-    read = detector.vqvae.features(x) if isinstance(detector.vqvae, FeatureVQVAE) else x
-    features = detector.vqvae.encoder(read).float()
+    features = detector.vqvae.encoder(evidence.features).float()
     return [Look(*one) for one in zip(vectors, features, surprise, strict=True)]
 
 

@@ -7,8 +7,9 @@ safetensors, and nothing of the project's machinery.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,21 +39,31 @@ class Inspection:
     """What was seen in one image, at the model's size S with a grid of s x s codes.
 
     `score_map` float32 (S, S); `mask` bool (S, S): its regions above the threshold and of the minimum
-    area; `reconstructed`, `restored` uint8 (S, S, 3); `codes`, `restored_codes` int64 (s, s); `likelihood`
-    float32 (s, s) in [0, 1]. `score` is the highest level at which such a region exists, so that
-    `anomalous` is score > threshold.
+    area; `codes`, `restored_codes` int64 (s, s); `likelihood` float32 (s, s) in [0, 1]. `score` is the highest
+    level at which such a region exists, so that `anomalous` is score > threshold. `draw` turns codes into a picture
+    uint8 (S, S, 3): `reconstructed` and `restored` cost their decoding when somebody looks, and nothing before.
     """
 
     score: float
     anomalous: bool
     score_map: np.ndarray
     mask: np.ndarray
-    reconstructed: np.ndarray
-    restored: np.ndarray
     codes: np.ndarray
     restored_codes: np.ndarray
     likelihood: np.ndarray
     seconds: float
+    draw: Callable[[np.ndarray], np.ndarray]
+
+    @cached_property
+    def reconstructed(self) -> np.ndarray:
+        """The picture of the image's own codes."""
+        return self.draw(self.codes)
+
+    @cached_property
+    def restored(self) -> np.ndarray:
+        """The picture of the restored codes."""
+        same = np.array_equal(self.codes, self.restored_codes)
+        return self.reconstructed if same else self.draw(self.restored_codes)
 
 
 class Inspector:
@@ -132,13 +143,18 @@ class Inspector:
                 anomalous=score > self.image_threshold,
                 score_map=score_map,
                 mask=keep_regions(score_map > self.pixel_threshold, self.min_area),
-                reconstructed=to_picture(evidence.reconstructed[index]),
-                restored=to_picture(evidence.restored[index]),
                 codes=evidence.codes[index].cpu().numpy(),
                 restored_codes=restoration.codes[index].cpu().numpy(),
                 likelihood=restoration.likelihood[index].cpu().numpy(),
                 seconds=seconds,
+                draw=self.draw,
             )
+
+    @torch.no_grad()
+    def draw(self, codes: np.ndarray) -> np.ndarray:
+        """The picture uint8 (S, S, 3) of codes int64 (s, s)."""
+        grid = torch.from_numpy(codes).to(self.device)[None]
+        return to_picture(self.detector.vqvae.decode(grid)[0])
 
     def colours(self, score_map: np.ndarray) -> np.ndarray:
         """A score map (H, W) as an RGB picture uint8 (H, W, 3), on one scale for the whole category: the

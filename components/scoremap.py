@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import cv2
 import numpy as np
@@ -28,47 +28,53 @@ FLOOR = 1e-9  # likelihoods below say no more than "never"
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that one look at a batch gives.
+    """All that one look at a batch gives; what nobody asks for is not drawn.
 
-    `image`, `reconstructed` (from its own codes) and `restored` (from the restored ones) are (B, C, S, S) in
-    [0, 1]; `codes` (B, s, s). `restorations` has one entry for each reading order of the prior; the first,
-    in raster order, is the paper's, and the one that `restored` shows. `residual` (B, F, s, s) is there over
-    features only: the image's features minus those of its restored codes.
+    `image` (B, C, S, S) in [0, 1], `features` what its `codes` (B, s, s) are made of. `restorations` has one entry
+    for each reading order of the prior; the first, in raster order, is the paper's, and the one that `restored` and
+    `residual` show.
     """
 
+    vqvae: VQVAE | FeatureVQVAE
     image: Tensor
-    reconstructed: Tensor
-    restored: Tensor
+    features: Tensor
     codes: Tensor
     restorations: tuple[Restoration, ...]
-    residual: Tensor | None = None
+
+    @cached_property
+    @torch.no_grad()
+    def reconstructed(self) -> Tensor:
+        """The picture of the image's own codes, (B, C, S, S) in [0, 1]."""
+        return self.vqvae.decode(self.codes)
+
+    @cached_property
+    @torch.no_grad()
+    def restored(self) -> Tensor:
+        """The picture of the restored codes; an image without a replaced code is not decoded twice."""
+        restored = self.restorations[0].codes
+        changed = (restored != self.codes).flatten(1).any(1)
+        if not changed.any():
+            return self.reconstructed
+        pictures = self.reconstructed.clone()
+        pictures[changed] = self.vqvae.decode(restored[changed])
+        return pictures
+
+    @cached_property
+    @torch.no_grad()
+    def residual(self) -> Tensor:
+        """The image's features minus those of its restored codes, (B, F, s, s)."""
+        return self.features - self.vqvae.expected(self.restorations[0].codes)
 
 
 @torch.no_grad()
 def examine(
     vqvae: VQVAE | FeatureVQVAE, prior: PixelSNAIL, image: Tensor, eta: float, neighbour_rule: bool
 ) -> Evidence:
-    """Encode, restore and decode a batch (B, C, S, S) in [0, 1].
-
-    Images without a replaced code are decoded once: their restored picture is their reconstruction.
-    """
-    features = None
-    if isinstance(vqvae, FeatureVQVAE):
-        features = vqvae.features(image)
-        codes = vqvae.quantise(features)
-    else:
-        codes = vqvae.encode(image)
+    """Encode and restore a batch (B, C, S, S) in [0, 1]."""
+    features = vqvae.features(image)
+    codes = vqvae.quantise(features)
     restorations = tuple(restore(prior, codes, eta, neighbour_rule, order) for order in range(prior.orders))
-    reconstructed = vqvae.decode(codes)
-    restored = reconstructed
-    changed = (restorations[0].codes != codes).flatten(1).any(1)
-    if changed.any():
-        restored = reconstructed.clone()
-        restored[changed] = vqvae.decode(restorations[0].codes[changed])
-    residual = None
-    if isinstance(vqvae, FeatureVQVAE) and features is not None:
-        residual = features - vqvae.expected(restorations[0].codes)
-    return Evidence(image, reconstructed, restored, codes, restorations, residual)
+    return Evidence(vqvae, image, features, codes, restorations)
 
 
 def distance(a: Tensor, b: Tensor) -> np.ndarray:
@@ -116,8 +122,9 @@ def base_maps(
             surprise([r.likelihood_restored for r in evidence.restorations]), size, SMOOTHING
         ),
     }
-    if evidence.residual is not None and normality is not None:
-        names = tuple(names)
-        measured = normality.maps(evidence.residual, [name for name in names if name not in draw])
+    names = tuple(names)
+    residual = [name for name in names if name not in draw]
+    if residual and normality is not None:
+        measured = normality.maps(evidence.residual, residual)
         draw |= {name: partial(grow, grid, size, FEATURE_SMOOTHING) for name, grid in measured.items()}
     return {name: draw[name]() for name in names}

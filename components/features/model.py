@@ -26,6 +26,7 @@ PENCIL = 32  # hidden channels of the picture decoder
 class FeatureVQVAE(nn.Module):
     """Backbone, encoder, codebook, decoder over features; and a picture decoder."""
 
+    latent = "features"
     mean: Tensor
     scale: Tensor
 

@@ -62,7 +62,13 @@ def decoder(image_channels: int, config: Config) -> nn.Sequential:
 
 
 class VQVAE(nn.Module):
-    """Encoder, codebook, decoder over images in [0, 1]."""
+    """Encoder, codebook, decoder over images in [0, 1].
+
+    What the codes are made of, its `latent`, is the image itself: `features` and `expected` are there so that all
+    that follows the codes need not ask over what they are (components.features.model has the other answer).
+    """
+
+    latent = "pixels"
 
     def __init__(self, image_channels: int, config: Config) -> None:
         super().__init__()
@@ -88,9 +94,21 @@ class VQVAE(nn.Module):
         error = F.mse_loss(reconstruction.float(), x)
         return error / x.var(), error, codes, codebook, commitment
 
+    def features(self, x: Tensor) -> Tensor:
+        """What the codes are made of: the images (B, C, S, S) as they are."""
+        return x
+
+    def quantise(self, features: Tensor) -> Tensor:
+        """`features` of B images to codes (B, s, s)."""
+        return self.codebook.indices(self.encoder(features))
+
     def encode(self, x: Tensor) -> Tensor:
         """Images (B, C, S, S) to codes (B, s, s)."""
-        return self.codebook.indices(self.encoder(x))
+        return self.quantise(self.features(x))
+
+    def expected(self, codes: Tensor) -> Tensor:
+        """Codes (B, s, s) to the features that they stand for: the picture."""
+        return self.decode(codes)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (B, s, s) to images (B, C, S, S)."""
