@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,23 +13,21 @@ import pandas as pd
 import torch
 from safetensors.numpy import save_file
 
-from components import stage
+from components import folds, stage
 from components.arrays import open_images, to_tensor
 from components.detector import Detector
 from components.device import find_device
 from components.errors import UserError
-from components.features import normality
 from components.metrics import area_score, auroc
 from components.negatives import HARD, make, rectangle
 from components.prior import train as prior_training
 from components.restore import restore
-from components.scoremap import FEATURE_SMOOTHING, distance, examine, grow
+from components.scoremap import FEATURE_SMOOTHING, distance, grow
 from components.settings import Calibrate, Settings
 from components.standard import Standard, level, standard
 from components.vqvae import train as vqvae_training
 
 BATCH = 16
-FOLDS = 5
 FEWEST = 3  # calibration images; with fewer a fold would have none to learn its standards from
 FEW = 16  # calibration images that the search for eta looks at
 SATURATED = 0.002  # AUROCs on the easy rectangles that differ by less say nothing
@@ -58,12 +56,11 @@ def run(root: Path, settings: Settings) -> None:
     detector = replace(detector, eta=eta)
     print(f"calibrate@{category}: eta {eta}", flush=True)
 
-    if detector.over_features:
-        plain = open_images(images_folder, "plain")
-        detector = replace(detector, normality=normality.fit(residuals(detector, plain, white, device, category)))
-    maps = look(detector, normals, white, device, f"calibrate@{category} normals")
+    plain = open_images(images_folder, "plain")
+    detector, held_out = folds.fitted(detector, normals, plain, white, f"calibrate@{category}")
+    maps = folds.look(held_out, normals, white, f"calibrate@{category} normals")
     detector = replace(detector, standards=standards(detector, maps))
-    scores = score_table(detector, maps, normals, white, settings, device)
+    scores = score_table(detector, held_out, maps, normals, white, settings)
     score = (
         str(scores.score[scores.score.isin(detector.candidates)].iloc[0]) if config.score == "auto" else config.score
     )
@@ -102,28 +99,6 @@ def standards(detector: Detector, maps: dict[str, np.ndarray]) -> dict[str, Stan
     return {name: level(m) if detector.over_features else standard(m, detector.prior.grid) for name, m in maps.items()}
 
 
-def residuals(
-    detector: Detector, images: np.ndarray, white: float, device: torch.device, category: str
-) -> Iterator[torch.Tensor]:
-    """Features minus those of the restored codes, (B, F, s, s), batch by batch."""
-    for i in range(0, len(images), BATCH):
-        x = to_tensor(images[i : i + BATCH], white, device)
-        yield examine(detector.vqvae, detector.prior, x, detector.eta, detector.neighbour_rule).residual
-        print(f"calibrate@{category} residuals {min(i + BATCH, len(images))}/{len(images)}", flush=True)
-
-
-def look(
-    detector: Detector, images: np.ndarray, white: float, device: torch.device, name: str
-) -> dict[str, np.ndarray]:
-    """Base maps of many images, batch by batch, float32 (N, S, S) each."""
-    parts: dict[str, list[np.ndarray]] = {}
-    for i in range(0, len(images), BATCH):
-        for key, value in detector.look(to_tensor(images[i : i + BATCH], white, device))[0].items():
-            parts.setdefault(key, []).append(value.astype(np.float32))
-        print(f"{name} {min(i + BATCH, len(images))}/{len(images)}", flush=True)
-    return {key: np.concatenate(value) for key, value in parts.items()}
-
-
 @torch.no_grad()
 def least_likelihoods(detector: Detector, images: np.ndarray, white: float, device: torch.device) -> list[float]:
     """min over i of p(z_i | z_<i) for each image, in 0..1: what inspections log, for drift to compare with."""
@@ -135,15 +110,11 @@ def least_likelihoods(detector: Detector, images: np.ndarray, white: float, devi
 
 
 def held_out_scores(detector: Detector, maps: dict[str, np.ndarray], score: str, area: int) -> list[float]:
-    """Image scores of the normal images, each with standards that were fitted without it.
-
-    Scored with standards that they themselves shaped, normal images look more normal than the next ones will,
-    and the threshold comes out too low.
-    """
+    """Image scores of the normal images from their held-out maps, each with standards that were fitted without it."""
     count = len(next(iter(maps.values())))
     scores = np.zeros(count)
-    for fold in range(min(FOLDS, count)):
-        inside = np.arange(count) % FOLDS == fold
+    for fold in range(min(folds.FOLDS, count)):
+        inside = np.arange(count) % folds.FOLDS == fold
         fitted = standards(detector, {name: maps[name][~inside] for name in detector.scores[score]})
         scored = replace(detector, standards=fitted).score({name: m[inside] for name, m in maps.items()}, score)
         scores[inside] = [area_score(m, area) for m in scored]
@@ -224,20 +195,21 @@ def choose_eta(table: pd.DataFrame, config: Calibrate, tolerance: float = 0.0) -
 
 def score_table(
     detector: Detector,
+    held_out: Sequence[Detector],
     normal_maps: dict[str, np.ndarray],
     normals: np.ndarray,
     white: float,
     settings: Settings,
-    device: torch.device,
 ) -> pd.DataFrame:
-    """Every score's image and pixel AUROC on each kind of hard negative, best mean first."""
+    """Every score's image and pixel AUROC on each kind of hard negative, best mean first, and the `threshold` that
+    the normal images give it."""
     config = settings.calibrate
     area = min_area(config, normals.shape[1])
     rows: dict[str, dict[str, Any]] = {name: {"score": name} for name in detector.scores}
     usual = {name: held_out_scores(detector, normal_maps, name, area) for name in detector.scores}
     for kind, painter in HARD.items():
         negatives, masks = make(normals[: config.negatives], painter, white, settings.seed + 1)
-        maps = look(detector, negatives, white, device, f"calibrate@{settings.category} {kind}")
+        maps = folds.look(held_out, negatives, white, f"calibrate@{settings.category} {kind}")
         for name, row in rows.items():
             scored = detector.score(maps, name)
             own = [area_score(m, area) for m in scored]
@@ -245,4 +217,5 @@ def score_table(
             row[f"{kind}_pixel"] = auroc(masks, scored)
     table = pd.DataFrame(rows.values())
     table["mean"] = table.drop(columns="score").mean(axis=1)
+    table["threshold"] = [max(usual[name]) for name in table.score]
     return table.sort_values("mean", ascending=False, ignore_index=True)

@@ -25,12 +25,13 @@ from components.baselines import CLASSES
 from components.baselines.cache import fit_or_load
 from components.baselines.job import Frame
 from components.baselines.settings import Baselines
-from components.calibrate import BATCH, look, standards
+from components.calibrate import BATCH, standards
 from components.detector import SCORES, Detector
 from components.device import find_device
 from components.errors import UserError
 from components.evaluate.protocol import cases, pixel_metrics
 from components.features.backbone import MissingBackboneError
+from components.folds import look
 from components.inspector import Inspector
 from components.settings import Evaluate, Settings, nearest
 
@@ -123,9 +124,8 @@ def load_trial(root: Path, settings: Settings, inspector: Inspector) -> Trial:
                  inspector.min_area, synthetic)  # fmt: skip
 
 
-def judge(calib: np.ndarray, maps: np.ndarray, trial: Trial, config: Evaluate) -> dict[str, float]:
-    """METRICS and the threshold, from the maps (M, S, S) of the calibration normals and (N, S, S) of the test."""
-    threshold = max(metrics.area_score(m, trial.area) for m in calib)
+def judge(threshold: float, maps: np.ndarray, trial: Trial, config: Evaluate) -> dict[str, float]:
+    """METRICS at a threshold and the threshold itself, from the maps (N, S, S) of the test."""
     scores = np.array([metrics.area_score(m, trial.area) for m in maps])
     labels, known = trial.cases.label.to_numpy(), trial.cases.mask_known.to_numpy() == 1
     return pixel_metrics(maps[known], trial.masks[known], threshold, config) | {
@@ -134,6 +134,20 @@ def judge(calib: np.ndarray, maps: np.ndarray, trial: Trial, config: Evaluate) -
         "image_f1": metrics.f1(labels, scores > threshold),
         "threshold": threshold,
     }
+
+
+def highest(calib: np.ndarray, area: int) -> float:
+    """The threshold that the maps (M, S, S) of normal images give."""
+    return max(metrics.area_score(m, area) for m in calib)
+
+
+def thresholds(root: Path, category: str) -> dict[str, float]:
+    """The threshold of each of the package's scores, from the images that its calibration held out."""
+    path = stage.folder(root, category, "calibrate") / "scores.csv"
+    table = pd.read_csv(path)
+    if "threshold" not in table:
+        raise UserError(f"{path} is of an older calibration; run `kintsugi run {category}` again")
+    return dict(zip(table.score, table.threshold, strict=True))
 
 
 def package_rows(
@@ -154,11 +168,15 @@ def package_rows(
             continue
         words = f"compare@{category} package" if todo is ruled else f"compare@{category} without the rule"
         here = replace(detector, neighbour_rule=rule)
-        calib, maps = (look(here, images, 1.0, device, words) for images in (trial.calib, trial.images))
-        if todo is unruled:  # without the rule normal images look otherwise, too
+        maps = look((here,), trial.images, 1.0, words)
+        if todo is ruled:
+            limits = thresholds(root, category)
+        else:  # without the rule normal images look otherwise, too
+            calib = look((here,), trial.calib, 1.0, words)
             here = replace(here, standards=standards(here, calib))
+            limits = {score: highest(here.score(calib, score), trial.area) for score in todo.values()}
         for name, score in todo.items():
-            measured = judge(here.score(calib, score), here.score(maps, score), trial, settings.evaluate)
+            measured = judge(limits[score], here.score(maps, score), trial, settings.evaluate)
             yield measured | {
                 "method": name,
                 "what": _what(score) + (", without the neighbour rule" if todo is unruled else ""),
@@ -190,7 +208,7 @@ def baseline_rows(
         print(f"compare@{settings.category} {name} {'loaded' if fitted.loaded else 'fitted'} and scored", flush=True)
         yield (
             row
-            | judge(calib, maps, trial, settings.evaluate)
+            | judge(highest(calib, trial.area), maps, trial, settings.evaluate)
             | {
                 "fit_seconds": fitted.seconds,
                 "inference_ms": milliseconds(fitted.model.maps, trial.images, device),

@@ -70,35 +70,52 @@ class Normality:
         return cls(mean, spread, variance, torch.from_numpy(factor).to(device))
 
 
-def fit(residuals: Iterable[Tensor]) -> Normality:
-    """Fit on batches (B, F, s, s) of residuals of normal images, at least LEAST images in all.
+@dataclass(frozen=True)
+class Sums:
+    """What a Normality is made from: residuals of `count` normal images, their sum `total` (P, F) in double
+    precision and the sum of their outer `products` (P, F, F). Sums of other images may be added, and taken away
+    again: so a threshold's images are judged by statistics without them, for the price of one pass over all."""
 
-    One pass and one batch in memory: sums in double precision. Raises ValueError with fewer images.
-    """
-    count, total, products = 0, torch.zeros(()), torch.zeros(())
-    device = torch.device("cpu")
-    for batch in residuals:
-        device = batch.device
-        places = batch.permute(2, 3, 0, 1).flatten(0, 1).cpu()
-        total = total + places.double().sum(1)
-        products = products + torch.bmm(places.transpose(1, 2), places)
-        count += len(batch)
-    if count < LEAST:
-        raise ValueError(f"{count} normal images are too few for a covariance; {LEAST} are needed")
-    mean = total / count
-    square = products.double() / count
-    covariance = square - mean[:, :, None] * mean[:, None, :]
-    pooled = covariance.mean(0)
-    ridge = RIDGE * pooled.diagonal().mean() * torch.eye(len(pooled), dtype=pooled.dtype)
-    drawn = (1 - SHRUNK) * covariance + SHRUNK * pooled + ridge
-    # numpy: torch's batched inverse fails in some builds of MKL for matrices of this size.
-    factor = np.linalg.cholesky(np.linalg.inv(drawn.numpy())).astype(np.float16).astype(np.float32)
-    own = covariance.diagonal(dim1=1, dim2=2)
-    variance = (1 - 2 * SHRUNK) * own + 2 * SHRUNK * own.mean(0)
-    spread = square.diagonal(dim1=1, dim2=2).mean(0)
-    return Normality(
-        mean.float().to(device),
-        spread.clamp_min(1e-12).float().to(device),
-        variance.clamp_min(1e-12).float().to(device),
-        torch.from_numpy(factor).to(device),
-    )
+    count: int
+    total: Tensor
+    products: Tensor
+
+    @classmethod
+    def of(cls, residuals: Iterable[Tensor]) -> Sums:
+        """Of batches (B, F, s, s), at least one, with one batch in memory at a time."""
+        found: Sums | None = None
+        for batch in residuals:
+            places = batch.permute(2, 3, 0, 1).flatten(0, 1).cpu()
+            one = cls(len(batch), places.double().sum(1), torch.bmm(places.transpose(1, 2), places))
+            found = one if found is None else found + one
+        if found is None:
+            raise ValueError("there is no residual to learn from")
+        return found
+
+    def __add__(self, other: Sums) -> Sums:
+        return Sums(self.count + other.count, self.total + other.total, self.products + other.products)
+
+    def __sub__(self, other: Sums) -> Sums:
+        return Sums(self.count - other.count, self.total - other.total, self.products - other.products)
+
+    def normality(self, device: torch.device) -> Normality:
+        """Raises ValueError with fewer images than LEAST."""
+        if self.count < LEAST:
+            raise ValueError(f"{self.count} normal images are too few for a covariance; {LEAST} are needed")
+        mean = self.total / self.count
+        square = self.products.double() / self.count
+        covariance = square - mean[:, :, None] * mean[:, None, :]
+        pooled = covariance.mean(0)
+        ridge = RIDGE * pooled.diagonal().mean() * torch.eye(len(pooled), dtype=pooled.dtype)
+        drawn = (1 - SHRUNK) * covariance + SHRUNK * pooled + ridge
+        # numpy: torch's batched inverse fails in some builds of MKL for matrices of this size.
+        factor = np.linalg.cholesky(np.linalg.inv(drawn.numpy())).astype(np.float16).astype(np.float32)
+        own = covariance.diagonal(dim1=1, dim2=2)
+        variance = (1 - 2 * SHRUNK) * own + 2 * SHRUNK * own.mean(0)
+        spread = square.diagonal(dim1=1, dim2=2).mean(0)
+        return Normality(
+            mean.float().to(device),
+            spread.clamp_min(1e-12).float().to(device),
+            variance.clamp_min(1e-12).float().to(device),
+            torch.from_numpy(factor).to(device),
+        )

@@ -25,6 +25,7 @@ from tests.artifacts_fixture import REPO
 from tests.tiny import edit
 from tests.unit.test_vqvae import CONFIG as VQVAE_CONFIG
 
+CPU = torch.device("cpu")
 CONFIG = dataclasses.replace(VQVAE_CONFIG, latent="features", downsample=8)
 
 
@@ -154,7 +155,7 @@ def test_the_picture_teaches_the_codes_nothing():
 def test_the_distance_is_mahalanobis_at_each_place(seed):
     torch.manual_seed(seed)
     mixed = torch.randn(60, 5, 2, 3) @ torch.randn(3, 3) + torch.randn(5, 1, 1)
-    fitted = normality.fit(mixed.split(16))
+    fitted = normality.Sums.of(mixed.split(16)).normality(CPU)
     drawn = torch.randn(4, 5, 2, 3)
     found = fitted.maps(drawn, ("mahalanobis",))["mahalanobis"]
     places = mixed.permute(2, 3, 0, 1).reshape(6, 60, 5).double().numpy()
@@ -172,14 +173,14 @@ def test_the_distance_is_mahalanobis_at_each_place(seed):
 def test_normal_residuals_are_about_one_in_every_map():
     torch.manual_seed(0)
     normal = torch.randn(200, 6, 4, 4) * torch.rand(6, 1, 1).add(0.5)
-    maps = normality.fit(normal.split(32)).maps(normal, ("residual", "deviation", "mahalanobis"))
+    maps = normality.Sums.of(normal.split(32)).normality(CPU).maps(normal, ("residual", "deviation", "mahalanobis"))
     for name, found in maps.items():
         assert found.square().mean().item() == pytest.approx(1, abs=0.12), name
 
 
 def test_what_is_stored_measures_the_same(tmp_path):
     torch.manual_seed(0)
-    fitted = normality.fit([torch.randn(20, 6, 2, 2)])
+    fitted = normality.Sums.of([torch.randn(20, 6, 2, 2)]).normality(CPU)
     save_file(fitted.tensors(), tmp_path / "normality.safetensors")
     again = normality.Normality.restored(load_file(tmp_path / "normality.safetensors"), torch.device("cpu"))
     drawn, names = torch.randn(3, 6, 2, 2), ("residual", "deviation", "mahalanobis")
@@ -189,7 +190,7 @@ def test_what_is_stored_measures_the_same(tmp_path):
 
 def test_too_few_images_say_nothing_of_a_covariance():
     with pytest.raises(ValueError, match="too few"):
-        normality.fit([torch.randn(3, 2, 2, 2)])
+        normality.Sums.of([torch.randn(3, 2, 2, 2)]).normality(CPU)
 
 
 def workspace(root: Path, latent: str) -> Path:
@@ -217,6 +218,16 @@ def workspace(root: Path, latent: str) -> Path:
             image[20:40, 20:40] = 255 if kind == "test/spot" else image[20:40, 20:40]
             assert cv2.imwrite(str(folder / f"{number}.png"), image)
     return root
+
+
+def test_what_a_fold_adds_can_be_taken_away_again():
+    images = torch.randn(30, 6, 3, 3)
+    whole, fold = (normality.Sums.of(part.split(7)) for part in (images, images[4::5]))
+    rest = torch.cat([images[k::5] for k in range(4)])
+    left, alone = ((whole - fold).normality(CPU), normality.Sums.of([rest]).normality(CPU))
+    for name in ("mean", "spread", "variance"):
+        assert torch.allclose(getattr(left, name), getattr(alone, name), atol=1e-5), name
+    assert torch.allclose(left.factor, alone.factor, atol=1e-2)  # stored in half precision
 
 
 def test_the_section_of_features_counts_only_over_features(tmp_path):

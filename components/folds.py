@@ -1,0 +1,67 @@
+"""Statistics that judge an image must not have been shaped by it: the calibration images in folds.
+
+Scored with statistics that they themselves shaped, normal images look more normal than the next ones will, and the
+threshold comes out too low. So each fold of them is looked at with what was fitted on all the others, while what is
+packaged is fitted on all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from components.arrays import to_tensor
+from components.detector import Detector
+from components.features.normality import Sums
+from components.scoremap import examine
+
+BATCH = 16
+FOLDS = 5
+
+
+def fitted(
+    detector: Detector, normals: np.ndarray, plain: np.ndarray, white: float, name: str
+) -> tuple[Detector, tuple[Detector, ...]]:
+    """The detector with the statistics of all normal images, and for each fold of `normals` (N, S, S, C) one without
+    its images. `plain` (M, S, S, C) are the normal images of the other parts. Over pixels there is nothing to fit
+    here, and one detector for all folds.
+    """
+    if not detector.over_features:
+        return detector, (detector,)
+    device = next(detector.vqvae.parameters()).device
+    folds = min(FOLDS, len(normals))
+    others = Sums.of(residuals(detector, plain, white, f"{name} residuals"))
+    own = [Sums.of(residuals(detector, normals[k::folds], white, f"{name} fold {k}")) for k in range(folds)]
+    whole = sum(own, others)
+    return (
+        replace(detector, normality=whole.normality(device)),
+        tuple(replace(detector, normality=(whole - one).normality(device)) for one in own),
+    )
+
+
+def residuals(detector: Detector, images: np.ndarray, white: float, name: str) -> Iterator[torch.Tensor]:
+    """Features minus those of the restored codes, (B, F, s, s), batch by batch."""
+    device = next(detector.vqvae.parameters()).device
+    for i in range(0, len(images), BATCH):
+        x = to_tensor(images[i : i + BATCH], white, device)
+        yield examine(detector.vqvae, detector.prior, x, detector.eta, detector.neighbour_rule).residual
+        print(f"{name} {min(i + BATCH, len(images))}/{len(images)}", flush=True)
+
+
+def look(detectors: Sequence[Detector], images: np.ndarray, white: float, name: str) -> dict[str, np.ndarray]:
+    """Base maps float32 (N, S, S) of images (N, S, S, C), the i-th by detector i modulo their number; a painted
+    image stands where its original stood."""
+    device = next(detectors[0].vqvae.parameters()).device
+    maps: dict[str, np.ndarray] = {}
+    done = 0
+    for k, detector in enumerate(detectors):
+        indices = np.arange(k, len(images), len(detectors))
+        for some in np.array_split(indices, -(-len(indices) // BATCH)) if len(indices) else ():
+            for key, value in detector.look(to_tensor(images[some], white, device))[0].items():
+                maps.setdefault(key, np.empty((len(images), *value.shape[1:]), np.float32))[some] = value
+            done += len(some)
+            print(f"{name} {done}/{len(images)}", flush=True)
+    return maps
