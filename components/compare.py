@@ -52,6 +52,7 @@ WHAT = {
     "residual": "input - restored, in features",
     "deviation": "the same over its spread at each place",
     "mahalanobis": "the same by its covariance at each place",
+    "layers": "the same, fine features by themselves and coarse ones given the fine",
 }
 TIMED = 16  # test images, spread over all, one at a time
 WARM_UP = 2

@@ -40,13 +40,17 @@ FEATURE_SCORES: dict[str, tuple[str, ...]] = {
     "residual": ("residual",),
     "deviation": ("deviation",),
     "mahalanobis": ("mahalanobis",),
+    "layers": ("layers",),
+    "layers+residual": ("layers", "residual"),
     "mahalanobis+residual": ("mahalanobis", "residual"),
     "mahalanobis+deviation": ("mahalanobis", "deviation"),
     "mahalanobis+likelihood": ("mahalanobis", "restored_likelihood"),
     "restored_likelihood": ("restored_likelihood",),
 }
 SCORES = PIXEL_SCORES | FEATURE_SCORES
-FEATURE_CANDIDATES = ("residual", "mahalanobis", "mahalanobis+residual", "mahalanobis+deviation")
+FEATURE_CANDIDATES = (
+    "residual", "mahalanobis", "layers", "layers+residual", "mahalanobis+residual", "mahalanobis+deviation",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

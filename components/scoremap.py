@@ -90,7 +90,7 @@ def grow(grid: Tensor, size: int, cells: float) -> np.ndarray:
 
 
 PIXEL_MAPS = ("restored", "input_restored", "reconstruction", "likelihood", "restored_likelihood")
-FEATURE_MAPS = ("residual", "deviation", "mahalanobis", "likelihood", "restored_likelihood")
+FEATURE_MAPS = ("residual", "deviation", "mahalanobis", "layers", "likelihood", "restored_likelihood")
 FEATURE_SMOOTHING = 0.5  # cells: a residual of features is smoother than a likelihood
 
 
@@ -101,7 +101,7 @@ def base_maps(
 
     `likelihood` is -log p(z_i | z_<i), mean over the reading orders; `restored_likelihood` is
     -log p(z_i | r_<i): given the restored codes, a defect no longer casts doubt on the good codes after it.
-    FEATURE_MAPS' first three are those of `normality`.
+    FEATURE_MAPS' first four are those of `normality`.
     """
     size = evidence.image.shape[-1]
 

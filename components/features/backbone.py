@@ -21,7 +21,7 @@ EPSILON = 1e-3  # of its batch normalisation
 STEM = 32
 # kernel, stride, expansion, channels, repeats: the stages up to stride 16 of the published table
 STAGES = ((3, 1, 1, 16, 1), (3, 2, 6, 24, 2), (5, 2, 6, 40, 2), (3, 2, 6, 80, 3), (5, 1, 6, 112, 3))
-CHANNELS = {4: 24, 8: 40, 16: 112}  # of the last layer at each stride
+CHANNELS = {16: 112, 8: 40, 4: 24}  # of the last layer at each stride, coarse to fine
 WEIGHTS = "KINTSUGI_BACKBONE"  # a weights file in place of the package's
 
 

@@ -5,22 +5,30 @@ covariance S (PaDiM; Defard et al. 2021, there of the features themselves):
 
     deviation   = sqrt(mean_c (r - m)_c^2 / V_c),                  V = diag(S), drawn towards its mean over places
     mahalanobis = sqrt((r - m)^T S'^-1 (r - m) / F),               S' = S, drawn towards its mean over places
+    layers      = (sqrt(a / A) + sqrt(b / B)) / 2,                 a + b = (r - m)^T S'^-1 (r - m)
 
-Both are 1 on average for normal images. The second knows which features move together, and so sees faint
-defects; the first overlaps large ones better.
+where b is the distance of the fine features (the B of the layers below stride 16) by themselves, and a that of the
+A coarse ones given the fine. All are 1 on average for normal images. The distance as a whole knows which features
+move together, and so sees faint defects; split, a small defect that only the fine layers see is not lost among the
+many coarse ones. With W W^T = S'^-1, W lower triangular and the coarse features first, a and b are parts of one
+vector: b = |(r - m)^T W|^2 over its last B entries.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
-SHRUNK = 0.05  # the part of a place's covariance that is the mean over all places
-RIDGE = 1e-3  # added to the diagonal, share of its mean
+from components.features.backbone import CHANNELS
+
+POOLED = 15.0  # images' worth of trust in the mean covariance over all places; twice that for its diagonal alone
+RIDGE = 1e-2  # added to the diagonal, share of its mean
+COARSE = CHANNELS[16]  # features of the coarsest layer: they come first
 LEAST = 4  # residuals that a covariance needs at least to say anything
 
 
@@ -38,12 +46,21 @@ class Normality:
         """The maps in `names` of residuals (B, F, s, s), each float (B, s, s)."""
         batch, features, height, width = residual.shape
         places = residual.permute(2, 3, 0, 1).reshape(height * width, batch, features)
+
+        @cache
+        def white() -> Tensor:
+            return torch.bmm(places - self.mean[:, None], self.factor).square()
+
+        def size(squares: Tensor) -> Tensor:
+            return squares.mean(-1).sqrt()
+
         draw = {
-            "residual": lambda: places.square() / self.spread,
-            "deviation": lambda: (places - self.mean[:, None]).square() / self.variance[:, None],
-            "mahalanobis": lambda: torch.bmm(places - self.mean[:, None], self.factor).square(),
+            "residual": lambda: size(places.square() / self.spread),
+            "deviation": lambda: size((places - self.mean[:, None]).square() / self.variance[:, None]),
+            "mahalanobis": lambda: size(white()),
+            "layers": lambda: (size(white()[..., :COARSE]) + size(white()[..., COARSE:])) / 2,
         }
-        return {name: draw[name]().mean(-1).sqrt().t().reshape(batch, height, width) for name in names}
+        return {name: draw[name]().t().reshape(batch, height, width) for name in names}
 
     def tensors(self) -> dict[str, np.ndarray]:
         """What is stored: the triangular factors in half precision, the rest in single."""
@@ -107,11 +124,11 @@ class Sums:
         covariance = square - mean[:, :, None] * mean[:, None, :]
         pooled = covariance.mean(0)
         ridge = RIDGE * pooled.diagonal().mean() * torch.eye(len(pooled), dtype=pooled.dtype)
-        drawn = (1 - SHRUNK) * covariance + SHRUNK * pooled + ridge
+        drawn = torch.lerp(covariance, pooled, _trust(self.count, POOLED)) + ridge
         # numpy: torch's batched inverse fails in some builds of MKL for matrices of this size.
         factor = np.linalg.cholesky(np.linalg.inv(drawn.numpy())).astype(np.float16).astype(np.float32)
         own = covariance.diagonal(dim1=1, dim2=2)
-        variance = (1 - 2 * SHRUNK) * own + 2 * SHRUNK * own.mean(0)
+        variance = torch.lerp(own, own.mean(0), _trust(self.count, 2 * POOLED))
         spread = square.diagonal(dim1=1, dim2=2).mean(0)
         return Normality(
             mean.float().to(device),
@@ -119,3 +136,7 @@ class Sums:
             variance.clamp_min(1e-12).float().to(device),
             torch.from_numpy(factor).to(device),
         )
+
+
+def _trust(count: int, pooled: float) -> float:
+    return pooled / (count + pooled)

@@ -163,19 +163,40 @@ def test_the_distance_is_mahalanobis_at_each_place(seed):
     pooled = own.mean(0)
     ridge = normality.RIDGE * np.diag(pooled).mean() * np.eye(5)
     for place in range(6):
-        inverse = np.linalg.inv((1 - normality.SHRUNK) * own[place] + normality.SHRUNK * pooled + ridge)
+        trust = normality.POOLED / (60 + normality.POOLED)
+        inverse = np.linalg.inv((1 - trust) * own[place] + trust * pooled + ridge)
         for image in range(4):
             r = drawn[image, :, place // 3, place % 3].double().numpy()
             wanted = mahalanobis(r, places[place].mean(0), inverse) / np.sqrt(5)
             assert found[image, place // 3, place % 3].item() == pytest.approx(wanted, rel=2e-2)
 
 
-def test_normal_residuals_are_about_one_in_every_map():
+def test_layers_are_the_fine_features_alone_and_the_coarse_ones_given_them(monkeypatch):
+    """The chain rule: the distance of all is that of the fine ones (the last) plus what the coarse ones add."""
+    monkeypatch.setattr(normality, "COARSE", 3)
+    torch.manual_seed(1)
+    mixed = torch.einsum("nchw,cd->ndhw", torch.randn(400, 5, 1, 2), torch.randn(5, 5))
+    fitted = normality.Sums.of([mixed]).normality(CPU)
+    drawn = torch.randn(6, 5, 1, 2)
+    found = fitted.maps(drawn, ("mahalanobis", "layers"))
+    inverse = (fitted.factor @ fitted.factor.mT).double()
+    centred = (drawn.permute(2, 3, 0, 1).reshape(2, 6, 5) - fitted.mean[:, None]).double()
+    every = torch.einsum("pnc,pcd,pnd->np", centred, inverse, centred)
+    marginal = torch.linalg.inv(torch.linalg.inv(inverse)[:, 3:, 3:])
+    fine = torch.einsum("pnc,pcd,pnd->np", centred[..., 3:], marginal, centred[..., 3:])
+    wanted = ((fine / 2).sqrt() + ((every - fine) / 3).sqrt()) / 2
+    assert torch.allclose(found["layers"].reshape(6, 2).double(), wanted, rtol=1e-3)
+    assert torch.allclose(found["mahalanobis"].reshape(6, 2).double(), (every / 5).sqrt(), rtol=1e-3)
+
+
+def test_normal_residuals_are_about_one_in_every_map(monkeypatch):
+    monkeypatch.setattr(normality, "COARSE", 4)
     torch.manual_seed(0)
     normal = torch.randn(200, 6, 4, 4) * torch.rand(6, 1, 1).add(0.5)
-    maps = normality.Sums.of(normal.split(32)).normality(CPU).maps(normal, ("residual", "deviation", "mahalanobis"))
+    names = ("residual", "deviation", "mahalanobis", "layers")
+    maps = normality.Sums.of(normal.split(32)).normality(CPU).maps(normal, names)
     for name, found in maps.items():
-        assert found.square().mean().item() == pytest.approx(1, abs=0.12), name
+        assert found.square().mean().item() == pytest.approx(1, abs=0.15), name
 
 
 def test_what_is_stored_measures_the_same(tmp_path):
