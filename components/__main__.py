@@ -5,6 +5,7 @@ Exit code 2 says that the input is at fault and another try is useless, 1 anythi
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import os
@@ -16,6 +17,7 @@ from components import stage
 from components.errors import UserError
 from components.settings import find_root, load
 
+TRAINING = ("train_vqvae", "train_prior")  # what several processes may do together
 ROOM = 64 * 2**10  # bytes; with less left, whatever failed failed for that
 MODULES = {
     "augment": "components.augment",
@@ -26,6 +28,12 @@ MODULES = {
     "package": "components.package",
     "evaluate": "components.evaluate",
 }
+
+
+def tell(line: str) -> None:
+    """One line to stderr; of several processes the first speaks for all."""
+    if os.environ.get("RANK", "0") == "0":
+        print(line, file=sys.stderr)
 
 
 def disk_full(error: BaseException, root: Path) -> bool:
@@ -51,17 +59,20 @@ def main(arguments: list[str]) -> int:
 
         torch.set_num_threads(os.cpu_count() or 1)
         torch.manual_seed(settings.seed)
-        importlib.import_module(MODULES[name]).run(root, settings)
+        from components.parallel import together
+
+        with together(arguments) if name in TRAINING else contextlib.nullcontext():
+            importlib.import_module(MODULES[name]).run(root, settings)
     except UserError as error:
-        print(f"{name}@{category}: {error}", file=sys.stderr)
+        tell(f"{name}@{category}: {error}")
         return 2
     except Exception as error:
         if not disk_full(error, root):
             raise
-        print(f"{name}@{category}: the disk is full; free some space and run again, nothing is lost", file=sys.stderr)
+        tell(f"{name}@{category}: the disk is full; free some space and run again, nothing is lost")
         return 1
     except KeyboardInterrupt:
-        print(f"{name}@{category}: stopped; the next run resumes from the last checkpoint", file=sys.stderr)
+        tell(f"{name}@{category}: stopped; the next run resumes from the last checkpoint")
         return 130
     return 0
 

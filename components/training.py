@@ -21,6 +21,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from components import parallel
+
 CHECKPOINT_SECONDS = float(os.environ.get("KINTSUGI_CHECKPOINT_SECONDS", "20"))
 PROGRESS_SECONDS = 5.0
 DIGEST = 32  # bytes of a sha256
@@ -70,9 +72,9 @@ def fit(
 ) -> pd.DataFrame:
     """Train `model` in place and return one row per validation: epoch, step, seconds, metrics.
 
-    `loss_of(step)` gives the loss and what to report of it; `validate()` runs in eval mode without
-    gradients. A checkpoint with the same `key` is resumed, any other is ignored; the caller deletes it
-    when its outputs stand.
+    `loss_of(step)` gives the loss of this process's share of the batch and what to report of it; `validate()` runs in
+    eval mode without gradients, on the same images in every process. The first process alone writes and speaks.
+    A checkpoint with the same `key` is resumed, any other is ignored; the caller deletes it when its outputs stand.
     """
     optimiser = torch.optim.AdamW(model.parameters(), lr=plan.learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
     curves: list[dict[str, float]] = []
@@ -85,16 +87,20 @@ def fit(
         torch.set_rng_state(saved["random"])
         step, spent, curves, best = saved["step"], saved["spent"], saved["curves"], saved["best"]
         sums = saved["sums"]  # since the last validation: without them the curve's next mean would be another one
-        print(f"{plan.name} resumes at step {step}/{plan.steps} from its checkpoint", flush=True)
+        if parallel.rank() == 0:
+            print(f"{plan.name} resumes at step {step}/{plan.steps} from its checkpoint", flush=True)
     started = told = kept = time.monotonic()
     first = step
     while step < plan.steps and not (plan.patience and best["waited"] >= plan.patience):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(plan, step)
         model.train()
+        parallel.draw_apart(plan.seed, step)
         loss, report = loss_of(step)
+        report = parallel.mean(report)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        parallel.average_gradients(model)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         step += 1
@@ -103,7 +109,7 @@ def fit(
         if step % plan.validate_every == 0 or step == plan.steps:
             model.eval()
             with torch.no_grad():
-                metrics = validate()
+                metrics = parallel.mean(validate())
             means = {name: float(np.mean(values)) for name, values in sums.items()}
             sums = {}
             seconds = spent + time.monotonic() - started
@@ -111,10 +117,10 @@ def fit(
             if plan.patience:
                 _keep_best(best, metrics[plan.watch], model)
         now = time.monotonic()
-        if now - told > PROGRESS_SECONDS or step == plan.steps:
+        if parallel.rank() == 0 and (now - told > PROGRESS_SECONDS or step == plan.steps):
             told = now
             print(_progress(plan, step, (step - first) / (now - started), report), flush=True)
-        if now - kept > CHECKPOINT_SECONDS:
+        if parallel.rank() == 0 and now - kept > CHECKPOINT_SECONDS:
             kept = now
             state = {"key": key, "model": model.state_dict(), "optimiser": optimiser.state_dict(),
                      "random": torch.get_rng_state(), "step": step, "spent": spent + now - started,

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from components import parallel
 from components.features.backbone import CHANNELS, Backbone
 from components.settings import VQVAE as Config
 from components.vqvae.codebook import Codebook
@@ -82,7 +83,8 @@ class FeatureVQVAE(nn.Module):
         target = self.features(x)
         quantised, codes, codebook, commitment = self.codebook(self.encoder(target))
         error = F.mse_loss(self.decoder(quantised).float(), target)
-        picture = F.mse_loss(self.picture(quantised[:DRAWN].detach()).float(), x[:DRAWN]) / x.var()
+        drawn = max(DRAWN // parallel.size(), 1)
+        picture = F.mse_loss(self.picture(quantised[:drawn].detach()).float(), x[:drawn]) / parallel.variance(x)
         return error + picture, error, codes, codebook, commitment
 
     def encode(self, x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from components import stage
+from components import parallel, stage
 from components.device import autocast, find_device, place
 from components.prior.pixelsnail import PixelSNAIL, reorder
 from components.settings import Prior as Config
@@ -38,7 +38,8 @@ def run(root: Path, settings: Settings) -> None:
         return F.cross_entropy(logits.float(), codes)
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
-        loss = cross_entropy(train[batch_indices(settings.seed, step, len(train), batch)], step % config.orders)
+        indices = parallel.share(batch_indices(settings.seed, step, len(train), batch))
+        loss = cross_entropy(train[indices], step % config.orders)
         return loss, {"loss": loss.item()}
 
     def validate() -> dict[str, float]:
@@ -50,6 +51,8 @@ def run(root: Path, settings: Settings) -> None:
     checkpoint = stage.checkpoint_path(root, settings.category, "train_prior")
     curves = fit(plan, model, loss_of, validate, checkpoint,
                  stage.inputs_key((settings.seed, config), source / "codes.npz"))  # fmt: skip
+    if parallel.rank():
+        return  # the first process writes what all of them have
     out = stage.fresh_folder(root, settings.category, "train_prior")
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, out / "model.safetensors")
     curves.to_csv(out / "curves.csv", index=False)

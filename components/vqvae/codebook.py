@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from components import parallel
+
 
 class Codebook(nn.Module):
     """K code vectors of D numbers.
@@ -73,16 +75,16 @@ class Codebook(nn.Module):
 
     @staticmethod
     def _draw(z: Tensor, n: int) -> Tensor:
-        flat = z.permute(0, 2, 3, 1).flatten(0, 2)
-        return flat[torch.randint(len(flat), (n,), device=flat.device)]
+        flat = parallel.whole(z).permute(0, 2, 3, 1).flatten(0, 2)
+        return flat[parallel.agreed(torch.randint(len(flat), (n,), device=flat.device))]
 
     @torch.no_grad()
     def _move(self, z: Tensor, indices: Tensor) -> None:
         flat, chosen = z.permute(0, 2, 3, 1).flatten(0, 2), indices.flatten()
         counts = torch.bincount(chosen, minlength=len(self.vectors)).to(z.dtype)
         sums = torch.zeros_like(self.sums).index_add_(0, chosen, flat)
-        self.counts.lerp_(counts, 1 - self.decay)
-        self.sums.lerp_(sums, 1 - self.decay)
+        self.counts.lerp_(parallel.total(counts), 1 - self.decay)
+        self.sums.lerp_(parallel.total(sums), 1 - self.decay)
         dead = self.counts < self.revive_below * self.counts.mean()
         if dead.any():
             # A revived code starts at the mean use, or it would be counted dead again at the next step.

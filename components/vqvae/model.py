@@ -11,6 +11,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from components import parallel
 from components.settings import VQVAE as Config
 from components.vqvae.codebook import Codebook
 
@@ -92,7 +93,7 @@ class VQVAE(nn.Module):
         """
         reconstruction, codes, codebook, commitment = self(x)
         error = F.mse_loss(reconstruction.float(), x)
-        return error / x.var(), error, codes, codebook, commitment
+        return error / parallel.variance(x), error, codes, codebook, commitment
 
     def features(self, x: Tensor) -> Tensor:
         """What the codes are made of: the images (B, C, S, S) as they are."""

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from components import stage
+from components import parallel, stage
 from components.arrays import open_images, to_tensor
 from components.device import autocast, find_device, place
 from components.features.backbone import find_weights, pretrained
@@ -43,7 +43,8 @@ def run(root: Path, settings: Settings) -> None:
     batch = min(config.batch, len(train))
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
-        x = to_tensor(train[batch_indices(settings.seed, step, len(train), batch)], facts["white"], device)
+        indices = parallel.share(batch_indices(settings.seed, step, len(train), batch))
+        x = to_tensor(train[indices], facts["white"], device)
         with autocast(device):
             loss, error, _, codebook, commitment = model.losses(x)
         return loss + codebook + config.beta * commitment, {
@@ -65,6 +66,8 @@ def run(root: Path, settings: Settings) -> None:
     checkpoint = stage.checkpoint_path(root, settings.category, "train_vqvae")
     curves = fit(plan, model, loss_of, validate, checkpoint,
                  stage.inputs_key((settings.seed, config), *inputs))  # fmt: skip
+    if parallel.rank():
+        return  # the first process writes what all of them have
     out = stage.fresh_folder(root, settings.category, "train_vqvae")
     save_file(stored(model), out / "model.safetensors")
     curves.to_csv(out / "curves.csv", index=False)
