@@ -44,7 +44,7 @@ class Seen:
 
 
 async def press(address: str, images: Sequence[bytes], clients: int, seconds: float, patience: float = 300) -> Seen:
-    """`clients` at once send images to POST /inspect for so many seconds; whoever is refused waits as told."""
+    """`clients` at once send images to POST /inspect for so many seconds, at least one each; who is refused waits."""
     seen, started = Seen(), time.monotonic()
     limits = httpx.Limits(max_connections=clients + 1, max_keepalive_connections=clients + 1)
     async with httpx.AsyncClient(base_url=address, timeout=patience, limits=limits) as http:
@@ -52,7 +52,7 @@ async def press(address: str, images: Sequence[bytes], clients: int, seconds: fl
 
         async def client(number: int) -> None:
             at = number
-            while time.monotonic() - started < seconds:
+            while at == number or time.monotonic() - started < seconds:
                 await ask(http, images[at % len(images)], seen)
                 at += 1
 

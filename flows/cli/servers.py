@@ -36,6 +36,10 @@ def serve(
     queue: Annotated[
         int, typer.Option(min=1, help="Images accepted at once; more are told to come back.", envvar="KINTSUGI_QUEUE")
     ] = 64,
+    wait: Annotated[
+        float,
+        typer.Option(min=0.1, help="Seconds; who would wait longer is told to come back.", envvar="KINTSUGI_WAIT"),
+    ] = 60.0,
     batch: Annotated[
         int, typer.Option(min=1, help="Images that go through the model together.", envvar="KINTSUGI_BATCH")
     ] = 8,
@@ -61,6 +65,7 @@ def serve(
     limits = serving.Limits(
         images=min(serving.Limits.images, queue),
         queue=queue,
+        wait=wait,
         batch=batch,
         request_mb=request_mb,
         buffer_mb=max(4 * request_mb, 1),

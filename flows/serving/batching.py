@@ -1,7 +1,8 @@
 """Images of requests that arrive together go through the model together.
 
 One thread owns the model: it takes whatever waits, up to a batch, and no two batches ever share the cores. What
-may wait is bounded where a request is accepted (`Admission`), so the queue itself needs no bound.
+may wait is bounded where a request is accepted (`Admission`), in images and in seconds, so the queue itself needs no
+bound.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from flows.serving.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
+LONGEST = 60  # seconds that anyone is told to stay away
+LATEST = 0.3  # weight of the latest batch in the pace: a machine that slows down is noticed within a few batches
+
 
 class BusyError(Exception):
     """Too much waits already; `after` is in how many seconds there should be room."""
@@ -36,23 +40,48 @@ class BusyError(Exception):
 
 
 class Admission:
-    """How many images were accepted and not yet answered. Used from the event loop's thread only."""
+    """How many images were accepted and not yet answered, and how long that many take.
+
+    `reserve` is for the event loop's thread, `measured` for the model's.
+    """
 
     def __init__(self, limits: Limits, telemetry: Telemetry) -> None:
-        self.limit, self.waiting, self.telemetry = limits.queue, 0, telemetry
-        self.pace = 0.1  # seconds an image took of late
-        telemetry.capacity.set(self.limit)
+        self.limits, self.waiting, self.telemetry = limits, 0, telemetry
+        self.latest = 0.0  # seconds an image took of late; nothing is known before the first
+        self.under_way: tuple[float, int] | None = None  # since when, and how many images
+        telemetry.capacity.set(limits.queue)
+
+    @property
+    def pace(self) -> float:
+        """Seconds an image takes: of late, or so far if the present batch takes longer than that."""
+        now = self.under_way
+        return max(self.latest, (time.monotonic() - now[0]) / now[1] if now else 0.0)
 
     @contextmanager
     def reserve(self, images: int) -> Iterator[None]:
-        """Room for so many images while the block runs; BusyError when there is not enough of it."""
-        if self.waiting + images > self.limit:
-            raise BusyError(min(max(math.ceil(self.waiting * self.pace), 1), 60))
+        """Room for so many images while the block runs; BusyError when more would wait than the limits' count, or
+        longer than their seconds. With nothing waiting, time refuses nobody: trying again would not help."""
+        pace = self.pace
+        late = self.waiting > 0 and (self.waiting + images) * pace > self.limits.wait
+        if late or self.waiting + images > self.limits.queue:
+            raise BusyError(min(max(math.ceil(self.waiting * pace), 1), LONGEST))
         self._count(images)
         try:
             yield
         finally:
             self._count(-images)
+
+    @contextmanager
+    def measured(self, images: int) -> Iterator[None]:
+        """Time a batch of so many images."""
+        started = time.monotonic()
+        self.under_way = (started, images)
+        try:
+            yield
+        finally:
+            self.under_way = None
+            took = (time.monotonic() - started) / images
+            self.latest += (LATEST if self.latest else 1.0) * (took - self.latest)
 
     def _count(self, images: int) -> None:
         self.waiting += images
@@ -133,7 +162,8 @@ class Batcher:
         assert loaded is not None
         started = time.perf_counter()
         try:
-            seen = loaded.inspector.inspect([job.image for job in batch if job.image is not None])
+            with self.admission.measured(len(batch)):
+                seen = loaded.inspector.inspect([job.image for job in batch if job.image is not None])
         except Exception as error:
             if len(batch) > 1:  # whichever image it was: the others are not to suffer for it
                 for job in batch:
@@ -145,7 +175,6 @@ class Batcher:
         seconds = time.perf_counter() - started
         self.telemetry.batches.observe(len(batch))
         self.telemetry.inference.observe(seconds)
-        self.admission.pace += 0.1 * (seconds / len(batch) - self.admission.pace)
         for job, one in zip(batch, seen, strict=True):
             job.future.set_result(one)
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class Limits:
     """Sizes in millions of bytes or pixels, times in seconds.
 
-    `queue` counts images that were accepted and not yet answered; what comes on top is told to come back.
+    `queue` counts images that were accepted and not yet answered, `wait` is how long the last of them may take at the
+    pace of late; what comes on top is told to come back.
     `buffer_mb` is what all requests together may hold that are still arriving.
     """
 
@@ -18,6 +19,7 @@ class Limits:
     megapixels: float = 64
     images: int = 32  # in one request
     queue: int = 64
+    wait: float = 60
     batch: int = 8  # images that go through the model together
     gather: float = 0.005  # a batch waits so long for another image
     arrival: float = 30  # a request must have arrived within this time

@@ -30,3 +30,11 @@ def test_more_than_the_queue_holds_hear_503_and_when_to_come_back(tmp_path: Path
         seen = asyncio.run(press(address, IMAGES, clients=32, seconds=2))
     assert set(seen.codes) == {200, 503} and seen.unkind == 0
     assert seen.codes[200] > 8
+
+
+def test_who_would_wait_too_long_hears_503_though_the_queue_has_room(tmp_path: Path) -> None:
+    with running(standing(tmp_path), limits=Limits(queue=1000, wait=0.001)) as address:
+        known = asyncio.run(press(address, IMAGES, clients=1, seconds=0.5))  # alone, it is taken; and the pace is known
+        seen = asyncio.run(press(address, IMAGES, clients=32, seconds=1))
+    assert set(known.codes) == {200}
+    assert set(seen.codes) == {200, 503} and seen.unkind == 0

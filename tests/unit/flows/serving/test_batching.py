@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flows.serving import batching
 from flows.serving.batching import Admission, Batcher, BusyError
 from flows.serving.follower import Loaded
 from flows.serving.limits import Limits
@@ -104,7 +105,7 @@ def test_whoever_left_is_not_inspected(batcher: Batcher) -> None:
 
 def test_room_is_bounded_and_says_when_to_come_back() -> None:
     admission = Admission(LIMITS, Telemetry())
-    admission.pace = 0.5
+    admission.latest = 0.5
     with admission.reserve(4):
         with pytest.raises(BusyError) as busy, admission.reserve(3):
             pass
@@ -112,6 +113,50 @@ def test_room_is_bounded_and_says_when_to_come_back() -> None:
         with admission.reserve(2):
             assert admission.waiting == 6
     assert admission.waiting == 0
+
+
+def test_what_would_wait_too_long_is_told_when_to_come_back() -> None:
+    admission = Admission(Limits(queue=64, wait=10), Telemetry())
+    with admission.reserve(30):  # nothing is known of the pace yet
+        pass
+    admission.latest = 2.0
+    with admission.reserve(3):
+        with admission.reserve(2):
+            with pytest.raises(BusyError) as busy, admission.reserve(1):
+                pass
+            assert busy.value.after == 10
+        with pytest.raises(BusyError), admission.reserve(3):
+            pass
+    admission.latest = 100.0
+    with admission.reserve(1), pytest.raises(BusyError) as busy, admission.reserve(1):
+        pass
+    assert busy.value.after == 60
+    with admission.reserve(8):  # nothing waits: whoever came again would hear the same
+        pass
+    assert admission.waiting == 0
+
+
+def test_a_batch_that_hangs_counts_before_it_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(batching.time, "monotonic", lambda: now[0])
+    admission = Admission(Limits(queue=64, wait=10), Telemetry())
+    with admission.reserve(4), admission.measured(4):
+        with admission.reserve(4):
+            assert admission.pace == 0
+        now[0] += 8
+        assert admission.pace == 2
+        with admission.reserve(1):
+            pass
+        with pytest.raises(BusyError), admission.reserve(2):
+            pass
+    assert admission.latest == 2
+    with admission.measured(2):
+        now[0] += 2
+    assert admission.latest == pytest.approx(2 + 0.3 * (1 - 2))
+    with pytest.raises(ValueError, match="13"), admission.measured(1):
+        now[0] += 4
+        raise ValueError("13")
+    assert admission.under_way is None and admission.latest > 2
 
 
 def test_a_failing_call_fails_its_caller_only(batcher: Batcher) -> None:
