@@ -64,7 +64,6 @@ def check(alone: Path, together: Path, stage: str) -> None:
     one, two = curves(alone, stage), curves(together, stage)
     assert list(one) == list(two) and len(one) == len(two)
     away = (two / one - 1).abs().max()
-    print(away)
     assert all(away[name] < MOVED.get(name, TOLERANCE) for name in one), away
 
 
