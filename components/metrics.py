@@ -90,31 +90,39 @@ def balanced_accuracy(labels: ArrayLike, predicted: ArrayLike) -> float:
 
 def area_score(score_map: np.ndarray, area: int) -> float:
     """The highest level at which an 8-connected region of at least `area` pixels of the map (H, W) still
-    reaches it: the image's score.
+    reaches it: the image's score; the lowest value of a map that is smaller than that.
 
     An image is anomalous, by the paper's rule, if a region of the minimum area survives the threshold;
-    with this score that is the same as score > threshold. Equal to the maximum of the map's area opening,
-    found by bisection over the map's own values.
+    with this score that is the same as score > threshold. Equal to the maximum of the map's area opening, found by
+    bisection over its values from the top: the level is doubled in rank until a region is there, and from then on
+    only the box around such regions is looked at, since a region of a higher level lies within one of a lower.
     """
-    values = np.sort(score_map.ravel())[::-1]
-    # Fewer than `area` pixels reach any level above this one.
-    low, high = float(values[-1]), float(values[min(area, values.size) - 1])
-    if _largest(score_map, high) >= area:
-        return high
-    tolerance = 1e-4 * max(high - low, 1e-12)
-    while high - low > tolerance:
-        middle = (low + high) / 2
-        if _largest(score_map, middle) >= area:
-            low = middle
+    values = np.sort(score_map, axis=None)[::-1]
+    reached, missed = min(area, values.size), 0  # ranks: fewer pixels than `area` reach any level above
+    while (large := _large(score_map >= values[reached - 1], area)) is None:
+        if reached == values.size:
+            return float(values[-1])
+        reached, missed = min(2 * reached, values.size), reached
+    x, y, width, height = large
+    inside = score_map[y : y + height, x : x + width]
+    while reached - missed > 1:
+        middle = (reached + missed) // 2
+        if _large(inside >= values[middle - 1], area) is None:
+            missed = middle
         else:
-            high = middle
-    return low
+            reached = middle
+    return float(values[reached - 1])
 
 
-def _largest(score_map: np.ndarray, level: float) -> int:
-    """Pixels of the largest 8-connected region at or above `level`."""
-    count, _, stats, _ = cv2.connectedComponentsWithStats((score_map >= level).astype(np.uint8), connectivity=8)
-    return int(stats[1:, cv2.CC_STAT_AREA].max()) if count > 1 else 0
+def _large(mask: np.ndarray, area: int) -> tuple[int, int, int, int] | None:
+    """The box (x, y, width, height) around all 8-connected regions of at least `area` pixels, if there is one."""
+    _, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    boxes = stats[1:][stats[1:, cv2.CC_STAT_AREA] >= area]
+    if not len(boxes):
+        return None
+    left, top = boxes[:, :2].min(0)
+    right, bottom = (boxes[:, :2] + boxes[:, 2:4]).max(0)
+    return int(left), int(top), int(right - left), int(bottom - top)
 
 
 def keep_regions(mask: np.ndarray, area: int) -> np.ndarray:

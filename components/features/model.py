@@ -14,14 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components import parallel
+from components.device import autocast
 from components.features.backbone import CHANNELS, Backbone
 from components.settings import VQVAE as Config
 from components.vqvae.codebook import Codebook
 from components.vqvae.model import Residual, widths
 
 FEATURES = sum(CHANNELS.values())
-DRAWN = 4  # images of a batch that the picture decoder learns from: the picture is for eyes, its loss for no score
-PENCIL = 32  # hidden channels of the picture decoder
+DRAWN = 8  # images of a batch that the picture decoder learns from: the picture is for eyes, its loss for no score
+PENCIL = 64  # hidden channels of the picture decoder
 
 
 class FeatureVQVAE(nn.Module):
@@ -49,7 +50,7 @@ class FeatureVQVAE(nn.Module):
             nn.Conv2d(config.code_dim, width, 3, padding=1), *(Residual(width) for _ in range(config.residual_blocks)),
             nn.ReLU(), nn.Conv2d(width, FEATURES, 1),
         )  # fmt: skip
-        drawn: list[nn.Module] = [nn.Conv2d(config.code_dim, PENCIL, 3, padding=1), Residual(PENCIL)]
+        drawn: list[nn.Module] = [nn.Conv2d(config.code_dim, PENCIL, 3, padding=1), Residual(PENCIL), Residual(PENCIL)]
         for _ in widths(PENCIL, config.downsample)[1:]:
             drawn += [nn.ReLU(), nn.ConvTranspose2d(PENCIL, PENCIL, 4, stride=2, padding=1)]
         drawn += [nn.ReLU(), nn.ConvTranspose2d(PENCIL, image_channels, 4, stride=2, padding=1)]
@@ -59,8 +60,11 @@ class FeatureVQVAE(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """Images (B, C, S, S) in [0, 1] to standardised features float32 (B, F, s, s)."""
         side = x.shape[-1] // self.downsample
+        # Half precision halves the backbone's time and is what training saw; all that follows is in single.
+        with autocast(x.device):
+            layers = self.backbone(x).values()
         grown = []
-        for layer in self.backbone(x).values():
+        for layer in layers:
             # A place's features are the mean of its neighbourhood (PatchCore; Roth et al. 2022): one cell of
             # displacement is no defect. Layers finer than the grid are averaged down to it first.
             at = layer if layer.shape[-1] <= side else F.adaptive_avg_pool2d(layer, side)
