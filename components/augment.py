@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 
 from components import stage
-from components.arrays import to_channels
-from components.dataset.images import bits_used, read_image, resize
+from components.arrays import to_channels, unit
+from components.dataset.images import bits_used, read_image, read_mask, resize, resize_mask
+from components.dataset.known_defects import PART, check_known, list_known
 from components.dataset.manifest import build_manifest, check
 from components.dataset.split import assign_parts
 from components.settings import Augment, Settings
@@ -58,12 +59,16 @@ def run(root: Path, settings: Settings) -> None:
     `plain` are the images of train and val without augmentation, at most PLAIN of them, evenly drawn.
 
     `white` in the summary is the value of full white: 255, or for 16-bit cameras the power of two that
-    their images really use, minus one. Raises UserError for what `check` finds in the category.
+    their images really use, minus one. Where the category has known defects they are in the manifest too, and
+    images-known.npy and masks-known.npy (N, S, S), empty where nobody has drawn a mask, hold them in its order.
+    Raises UserError for what `check` and `check_known` find in the category.
     """
     source = root / "data" / settings.category
     config = settings.dataset
     manifest = build_manifest(source, max_megapixels=config.max_megapixels)
     check(manifest, config)
+    known = list_known(source, config.max_megapixels)
+    check_known(source, known, source, manifest, config.max_megapixels)
     manifest = assign_parts(manifest, config.val_fraction, config.calib_fraction)
     normals = manifest[(manifest.label == 0) & (manifest.part != "test")]
     channels = 1 if (normals.channels == 1).all() else 3
@@ -89,6 +94,11 @@ def run(root: Path, settings: Settings) -> None:
         array.flush()
         counts[part] = count
         print(f"augment {part}: {count} images from {len(rows)}", flush=True)
+    if len(known):
+        images, masks = _read_known(source, known, settings, channels, 2**bits - 1, array.dtype)
+        np.save(out / f"images-{PART}.npy", images)
+        np.save(out / f"masks-{PART}.npy", masks)
+        manifest, counts[PART] = pd.concat([manifest, known], ignore_index=True), len(known)
     manifest.to_csv(out / "manifest.csv", index=False)
     summary = {
         "white": 2**bits - 1,
@@ -120,6 +130,21 @@ def _decoded(
         indices = iter(range(len(rows)))
         while block := list(islice(indices, BLOCK)):
             yield from pool.map(one, block)
+
+
+def _read_known(
+    source: Path, known: pd.DataFrame, settings: Settings, channels: int, white: int, dtype: np.dtype
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images and masks of the known defects, scaled as images are that are inspected: they set no white."""
+    size, limit = settings.dataset.size, settings.dataset.max_megapixels
+    images = np.zeros((len(known), size, size, channels), dtype)
+    masks = np.zeros((len(known), size, size), bool)
+    for at, (path, mask) in enumerate(zip(known.path, known["mask"], strict=True)):
+        image = read_image(source / path, limit)
+        images[at] = np.rint(unit(image, channels, white, size) * white).astype(dtype)
+        if mask:
+            masks[at] = resize_mask(read_mask(source / mask, *image.shape[:2]), size)
+    return images, masks
 
 
 def to_depth(image: np.ndarray, deep: bool) -> np.ndarray:

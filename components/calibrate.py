@@ -1,4 +1,5 @@
-"""Stage `calibrate`: eta, the score and the thresholds, from `calib` normals and negatives made of them."""
+"""Stage `calibrate`: eta, the score and the thresholds, from `calib` normals and negatives made of them; where there
+are known defects, they help to choose eta and the score (components.known_defects)."""
 
 from __future__ import annotations
 
@@ -13,11 +14,12 @@ import pandas as pd
 import torch
 from safetensors.numpy import save_file
 
-from components import folds, stage
+from components import folds, known_defects, stage
 from components.arrays import open_images, to_tensor
 from components.detector import Detector
 from components.device import find_device
 from components.errors import UserError
+from components.known_defects import Known
 from components.metrics import area_score, auroc
 from components.negatives import HARD, make, rectangle
 from components.prior import train as prior_training
@@ -34,7 +36,8 @@ SATURATED = 0.002  # AUROCs on the easy rectangles that differ by less say nothi
 
 
 def run(root: Path, settings: Settings) -> None:
-    """Write calibration.json, standards.safetensors and the tables eta.csv and scores.csv.
+    """Write calibration.json, standards.safetensors and the tables eta.csv and scores.csv; with known defects,
+    known.csv: which of them the threshold catches.
 
     Raises UserError when every eta replaces too many codes of normal images.
     """
@@ -45,12 +48,13 @@ def run(root: Path, settings: Settings) -> None:
     normals = np.array(open_images(images_folder, "calib")[: config.images])
     if len(normals) < FEWEST:
         raise UserError(f"{len(normals)} calibration images are too few to set a threshold; add normal images")
+    known = known_defects.read(images_folder, config.images)
     detector = Detector(
         vqvae_training.load(stage.folder(root, category, "train_vqvae"), device),
         prior_training.load(stage.folder(root, category, "train_prior"), device),
         eta=0.0, neighbour_rule=config.neighbour_rule, bilateral=config.bilateral,
     )  # fmt: skip
-    etas = eta_table(detector, normals, white, settings, device)
+    etas = eta_table(detector, normals, white, settings, device, known)
     # Over features the residual itself shows the defect, whatever eta: a larger one would only cost passes.
     eta = choose_eta(etas, config, SATURATED if detector.over_features else 0.0)
     detector = replace(detector, eta=eta)
@@ -60,7 +64,10 @@ def run(root: Path, settings: Settings) -> None:
     detector, held_out = folds.fitted(detector, normals, plain, white, f"calibrate@{category}")
     maps = folds.look(held_out, normals, white, f"calibrate@{category} normals")
     detector = replace(detector, standards=standards(detector, maps))
-    scores = score_table(detector, held_out, maps, normals, white, settings)
+    known_maps: dict[str, np.ndarray] = {}
+    if known:
+        known_maps = folds.look((detector,), known.images, white, f"calibrate@{category} known defects")
+    scores = score_table(detector, held_out, maps, normals, white, settings, known, known_maps)
     score = (
         str(scores.score[scores.score.isin(detector.candidates)].iloc[0]) if config.score == "auto" else config.score
     )
@@ -73,6 +80,11 @@ def run(root: Path, settings: Settings) -> None:
     out = stage.fresh_folder(root, category, "calibrate")
     etas.to_csv(out / "eta.csv", index=False)
     scores.to_csv(out / "scores.csv", index=False)
+    told: dict[str, Any] = {}
+    if known:
+        caught = known.caught(detector.score(known_maps, score), threshold, area)
+        caught.to_csv(out / "known.csv", index=False)
+        told["known"] = known_defects.summary(known, caught)
     arrays = {
         f"{kind}.{name}": getattr(s, kind) for name, s in detector.standards.items() for kind in ("mean", "deviation")
     }
@@ -86,7 +98,7 @@ def run(root: Path, settings: Settings) -> None:
         "bilateral": list(config.bilateral), "white": white, "normal_scores": sorted(normal_scores),
         "normal_least_likelihoods": sorted(least_likelihoods(detector, normals, white, device)),
         "images": len(normals),
-    })  # fmt: skip
+    } | told)  # fmt: skip
 
 
 def min_area(config: Calibrate, size: int) -> int:
@@ -123,10 +135,12 @@ def held_out_scores(detector: Detector, maps: dict[str, np.ndarray], score: str,
 
 @torch.no_grad()
 def eta_table(
-    detector: Detector, normals: np.ndarray, white: float, settings: Settings, device: torch.device
-) -> pd.DataFrame:
+    detector: Detector, normals: np.ndarray, white: float, settings: Settings, device: torch.device,
+    known: Known | None = None,
+) -> pd.DataFrame:  # fmt: skip
     """For each eta: the share of the codes of normals that it replaces (`replaced`), the pixel AUROC of Eq. 6
-    on rectangles, and on the harder negatives (`hard`; NaN where the rectangles have decided already)."""
+    on rectangles, its mean AUROC on known defects (`known`, where there are any), and on the harder negatives
+    (`hard`; NaN where the former have decided already)."""
     config, few = settings.calibrate, normals[:FEW]
     painters = {"rectangle": partial(rectangle, area=config.rectangle_area)} | HARD
     negatives = {kind: make(few, painter, white, settings.seed) for kind, painter in painters.items()}
@@ -153,6 +167,9 @@ def eta_table(
     usual = encoded(few)
     unmarked = np.zeros(few.shape[:3], bool)
     painted = {kind: encoded(images) for kind, (images, _) in negatives.items()}
+    real = known.at_most(FEW) if known else None
+    seen_real = encoded(real.images) if real else None
+    area = min_area(config, few.shape[1])
     rows: list[dict[str, float]] = []
     for eta in sorted(config.etas):
         normal, replaced = difference(usual, eta)
@@ -162,22 +179,27 @@ def eta_table(
             maps, _ = difference(painted["rectangle"], eta)
             masks = np.concatenate([negatives["rectangle"][1], unmarked])
             row["rectangles"] = auroc(masks, np.concatenate([maps, normal]))
+            if real and seen_real:
+                usual_scores = [area_score(m, area) for m in normal]
+                found = real.measure(difference(seen_real, eta)[0], usual_scores, area)
+                row["known"] = float(np.mean([*found.values()]))
         print(f"calibrate@{settings.category} eta {eta}: rectangles {row['rectangles']:.4f}, "
               f"normal codes replaced {replaced:.3%}", flush=True)  # fmt: skip
         if replaced > config.max_replaced:
             break  # a larger eta only replaces more
     table = pd.DataFrame(rows)
-    for index in table.index[table.rectangles >= table.rectangles.max() - SATURATED]:
+    easy = known_defects.easy(table)
+    for index in table.index[easy >= easy.max() - SATURATED]:
         eta = float(table.eta[index])
-        found = [auroc(negatives[kind][1], difference(painted[kind], eta)[0]) for kind in HARD]
-        table.loc[index, "hard"] = float(np.mean(found))
-        print(f"calibrate@{settings.category} eta {eta}: harder negatives {np.mean(found):.4f}", flush=True)
+        hard = [auroc(negatives[kind][1], difference(painted[kind], eta)[0]) for kind in HARD]
+        table.loc[index, "hard"] = float(np.mean(hard))
+        print(f"calibrate@{settings.category} eta {eta}: harder negatives {np.mean(hard):.4f}", flush=True)
     return table
 
 
 def choose_eta(table: pd.DataFrame, config: Calibrate, tolerance: float = 0.0) -> float:
-    """The eta with the best AUROC on rectangles; among those as good, the best on harder negatives; among those
-    within `tolerance` of that, the smallest: it restores the least and takes the fewest passes.
+    """The eta with the best AUROC on rectangles (and known defects); among those as good, the best on harder
+    negatives; among those within `tolerance` of that, the smallest: it restores the least and takes the fewest passes.
 
     An eta that replaces more than `max_replaced` of the codes of normals is refused: each replaced code
     changes the context of the next, and replacements cascade.
@@ -188,7 +210,8 @@ def choose_eta(table: pd.DataFrame, config: Calibrate, tolerance: float = 0.0) -
             f"every eta replaces more than {config.max_replaced:.1%} of the codes of normal images: the prior "
             "has not learnt them; train it longer, add normal images, or add smaller values to calibrate.etas"
         )
-    best = allowed[allowed.rectangles >= allowed.rectangles.max() - SATURATED]
+    easy = known_defects.easy(allowed)
+    best = allowed[easy >= easy.max() - SATURATED]
     hard = best.hard.fillna(0.0)  # not measured where the rectangles have decided
     return float(best[hard >= hard.max() - tolerance].eta.min())
 
@@ -200,9 +223,11 @@ def score_table(
     normals: np.ndarray,
     white: float,
     settings: Settings,
+    known: Known | None,
+    known_maps: dict[str, np.ndarray],
 ) -> pd.DataFrame:
-    """Every score's image and pixel AUROC on each kind of hard negative, best mean first, and the `threshold` that
-    the normal images give it."""
+    """Every score's image and pixel AUROC on each kind of hard negative and on known defects, whose base maps are
+    `known_maps`; best mean over the kinds first, and the `threshold` that the normal images give it."""
     config = settings.calibrate
     area = min_area(config, normals.shape[1])
     rows: dict[str, dict[str, Any]] = {name: {"score": name} for name in detector.scores}
@@ -215,7 +240,10 @@ def score_table(
             own = [area_score(m, area) for m in scored]
             row[f"{kind}_image"] = auroc([0] * len(usual[name]) + [1] * len(own), usual[name] + own)
             row[f"{kind}_pixel"] = auroc(masks, scored)
+    if known:
+        for name, row in rows.items():
+            row |= known.measure(detector.score(known_maps, name), usual[name], area)
     table = pd.DataFrame(rows.values())
-    table["mean"] = table.drop(columns="score").mean(axis=1)
+    table["mean"] = known_defects.mean_of_kinds(table, len(HARD))
     table["threshold"] = [max(usual[name]) for name in table.score]
     return table.sort_values("mean", ascending=False, ignore_index=True)

@@ -141,11 +141,14 @@ def _parts(manifest: pd.DataFrame) -> list[dict[str, Any]]:
         "train": "training",
         "val": "when to stop training",
         "calib": "η, the score, the thresholds",
+        "known": "η and the score, beside painted defects; no threshold",
         "test": "the numbers of this card, nothing else",
     }
     rows = []
     for part, what in used.items():
         own = manifest[manifest["part"] == part]
+        if part == "known" and own.empty:
+            continue
         rows.append({"part": part, "normal": int((own["label"] == 0).sum()), "what": what,
                      "defective": int((own["label"] == 1).sum())})  # fmt: skip
     return rows

@@ -28,7 +28,10 @@ IMPORTERS: dict[str, Callable[..., ImportReport]] = {
     "magnetic-tile": importers.import_magnetic_tile,
     "folder": importers.import_folder,
 }
-OPTIONS = {"mvtec": (), "btad": (), "magnetic-tile": ("train_list",), "folder": ("defects", "masks")}
+KNOWN = "known"
+OPTIONS = {
+    "mvtec": (), "btad": (), "magnetic-tile": ("train_list",), "folder": ("defects", "masks"), KNOWN: ("masks",),
+}  # fmt: skip
 
 
 def import_category(
@@ -37,16 +40,20 @@ def import_category(
 ) -> ImportReport:  # fmt: skip
     """Import `source` as data/<category>, name it in params.yaml and version data/.
 
-    kind: mvtec | btad | magnetic-tile | folder. options: `train_list` for magnetic-tile, `defects` and
-    `masks` for folder. The Data Docs are kept in audit/data/<category>/. Raises UserError, and leaves data/
-    and params.yaml as they were, for whatever the importer or Great Expectations refuses.
+    kind: mvtec | btad | magnetic-tile | folder | known. options: `train_list` for magnetic-tile, `defects` and
+    `masks` for folder, `masks` for known, which adds known defects to a category that is there. The Data Docs are
+    kept in audit/data/<category>/. Raises UserError, and leaves data/ and params.yaml as they were, for whatever the
+    importer or Great Expectations refuses.
     """
-    if kind not in IMPORTERS:
-        raise UserError(f"'{kind}' is no kind of data set; use one of {', '.join(IMPORTERS)}")
-    for name in options:
+    if kind not in OPTIONS:
+        raise UserError(f"'{kind}' is no kind of data set; use one of {', '.join(OPTIONS)}")
+    given = [*options, "policy"] if policy is not None and kind == KNOWN else options
+    for name in given:
         if name not in OPTIONS[kind]:
             raise UserError(f"--{name.replace('_', '-')} does not go with '{kind}'; leave it out")
     check_name(category)
+    if kind == KNOWN:
+        return _import_known(root, source, category, replace, **options)
     dataset = dataset_settings(root, category)
 
     def run(validate: Callable[[pd.DataFrame], None]) -> ImportReport:
@@ -71,6 +78,17 @@ def add_sample(root: Path, replace: bool = False) -> ImportReport:
         return importers.import_sample(root / "data", dataset, replace=replace, validate=validate)
 
     return _bring_in(root, SAMPLE, dataset, None, run)
+
+
+def _import_known(root: Path, source: Path, category: str, replace: bool, masks: Path | None = None) -> ImportReport:
+    dataset = settings.load(root, category).dataset  # UserError for a category that params.yaml does not name
+    _check_repository(root)
+    report = importers.import_known(
+        source, root / "data", category, dataset, masks=masks, replace=replace,
+        validate=lambda manifest: validate_manifest(root, category, manifest, dataset),
+    )  # fmt: skip
+    version(root)
+    return dataclasses.replace(report, policy=effective_policy(root, category))
 
 
 def _bring_in(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from components.dataset import known_defects as known
 from components.dataset import layouts, sample
 from components.dataset.archive import is_archive, unpack
 from components.dataset.manifest import build_manifest, check, repeats_of
@@ -107,6 +108,30 @@ def import_folder(
     return _import(data_root, category, fill, dataset, policy or "object", replace, validate)
 
 
+def import_known(
+    source: Path, data_root: Path, category: str, dataset: Dataset, *,
+    masks: Path | None = None, replace: bool = False, validate: Validate | None = None,
+) -> ImportReport:  # fmt: skip
+    """Import known defects, for the calibration of a category that is there: images in subfolders named after the
+    kinds of defect or, without subfolders, of the kind "defect"; `masks` as for `import_folder`.
+
+    `replace` allows the category to have known defects. Raises UserError, leaving data/ as it was, also for a defect
+    that is in the test set or among the normal images (see `check_known`).
+    """
+    base = data_root / category
+    with staged(data_root, category, replace, known.FOLDER) as stage:
+        if not (base / "train" / "good").is_dir():
+            raise UserError(f"data/{category} is not there; import its normal images first")
+        images, truth = (stage.category / known.FOLDER / name for name in (known.IMAGES, known.MASKS))
+        bad = _opened(source, stage.scratch)
+        said = layouts.known(bad, images, truth, _opened(masks, stage.scratch / "masks") if masks else None)
+        manifest = build_manifest(base, max_megapixels=dataset.max_megapixels)
+        everything = _with_known(stage.category, base, manifest, dataset)
+        if validate is not None:
+            validate(everything)
+    return ImportReport(category, "", layouts.count(base), tuple(said))
+
+
 def import_sample(
     data_root: Path, dataset: Dataset, *,
     seed: int = 0, policy: str | None = None, replace: bool = False, validate: Validate | None = None,
@@ -133,19 +158,29 @@ def _import(
         raise UserError(f"'{policy}' is no augmentation policy; use one of {', '.join(POLICIES)}")
     with staged(data_root, category, replace) as stage:
         said = fill(stage)
+        known.keep_known(data_root / category, stage.category)
         manifest = build_manifest(stage.category, max_megapixels=dataset.max_megapixels)
         # The scratch folder is gone when the message is read: name files by their place in the category.
         prefix = f"{stage.category}/"
         manifest["error"] = manifest["error"].str.replace(prefix, "", regex=False)
         check(manifest, dataset)
         assign_parts(manifest, dataset.val_fraction, dataset.calib_fraction)
+        everything = _with_known(stage.category, stage.category, manifest, dataset)
         if validate is not None:
-            validate(manifest)
+            validate(everything)
         repeats = repeats_of(manifest)
         if repeats:
             said = [*said, f"{len(repeats)} training images repeat another's bytes, e.g. {' = '.join(repeats[0])}"]
         counts = layouts.count(stage.category)
     return ImportReport(category, policy, counts, tuple(said))
+
+
+def _with_known(holder: Path, category_dir: Path, manifest: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:
+    """The category's manifest and that of the known defects in `holder`, checked against it."""
+    found = known.list_known(holder, dataset.max_megapixels)
+    found["error"] = [error.replace(f"{holder}/", "") for error in found["error"]]
+    known.check_known(holder, found, category_dir, manifest, dataset.max_megapixels)
+    return pd.concat([manifest, found], ignore_index=True) if len(found) else manifest
 
 
 def _opened(source: Path, scratch: Path) -> Path:

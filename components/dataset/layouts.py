@@ -91,16 +91,32 @@ def folder(source: Path, out: Path, defects: Path | None, masks: Path | None) ->
     said = _skipped(base, normal)
     if defects is None:
         return said
-    places = _place_defects(defects, out)
+    places = _place_defects(defects, out / "test")
     if not places:
         raise UserError(f"{defects} holds no images; leave --defects out or give the folder that they are in")
-    bare = _place_masks(masks, places, out) if masks else []
+    bare = _place_masks(masks, places, out / "ground_truth") if masks else []
     return said + ([f"{len(bare)} defective images have no mask: {_some(bare)}"] if bare else [])
+
+
+def known(source: Path, images: Path, truth: Path, masks: Path | None) -> list[str]:
+    """Known defects in folders of their kinds, or all of the kind "defect", and optionally masks; see `import_known`.
+
+    Copies to `images` and `truth`.
+    """
+    base = source
+    while not _images(base) and len(_folders(base)) == 1 and not _images(_folders(base)[0]):
+        base = _folders(base)[0]
+    places = _place_defects(base, images)
+    if not places:
+        raise UserError(f"{source} holds no images; give the folder that the defective images are in")
+    bare = _place_masks(masks, places, truth) if masks else [image.name for image in places]
+    return [f"{len(bare)} known defects have no mask and count for whole images only: {_some(bare)}"] if bare else []
 
 
 def count(category_dir: Path) -> dict[str, int]:
     """Images by folder, e.g. {"train/good": 209, "test/good": 20, "test/scratch": 9}."""
     folders = [category_dir / "train" / "good", *_folders(category_dir / "test")]
+    folders += _folders(category_dir / "known" / "images")
     counts = {f.relative_to(category_dir).as_posix(): len(files_of(f)) for f in folders}
     return {name: number for name, number in counts.items() if number}
 
@@ -126,8 +142,9 @@ def mask_name(mask: Path) -> str:
     return f"{mask.stem.removesuffix(MASK_ENDING)}{MASK_ENDING}{mask.suffix}"
 
 
-def _place_defects(defects: Path, out: Path) -> dict[Path, str]:
-    """Copy defective images under stems unique in their kind, as masks are found by stem; source -> kind/stem."""
+def _place_defects(defects: Path, folder: Path) -> dict[Path, str]:
+    """Copy defective images into folders of their kinds in `folder`, under stems unique there, as masks are found by
+    stem; source -> kind/stem."""
     kinds = [("defect", _images(defects))]
     kinds += [(f.name, sorted(p for p in f.rglob("*") if p.is_file() and _is_image(p))) for f in _folders(defects)]
     places: dict[Path, str] = {}
@@ -140,12 +157,12 @@ def _place_defects(defects: Path, out: Path) -> dict[Path, str]:
                 stem = f"{image.stem}-{number}"
             taken.add(f"{kind}/{stem}".casefold())
             places[image] = f"{kind}/{stem}"
-            _copy_as(image, out / "test" / kind / f"{stem}{image.suffix}")
+            _copy_as(image, folder / kind / f"{stem}{image.suffix}")
     return places
 
 
-def _place_masks(masks: Path, places: dict[Path, str], out: Path) -> list[str]:
-    """Copy each mask to its image's kind and stem; return the images that have none."""
+def _place_masks(masks: Path, places: dict[Path, str], folder: Path) -> list[str]:
+    """Copy each mask to its image's kind and stem in `folder`; return the images that have none."""
     found: dict[Path, list[Path]] = {}
     for mask in sorted(p for p in masks.rglob("*") if p.is_file() and _is_image(p)):
         stem = mask.stem.removesuffix(MASK_ENDING)
@@ -161,7 +178,7 @@ def _place_masks(masks: Path, places: dict[Path, str], out: Path) -> list[str]:
         if len(theirs) > 1:
             raise UserError(f"masks {theirs[0]} and {theirs[1]} are both for {image}; keep one")
         kind, stem = places[image].split("/", 1)
-        _copy_as(theirs[0], out / "ground_truth" / kind / f"{stem}{MASK_ENDING}{theirs[0].suffix}")
+        _copy_as(theirs[0], folder / kind / f"{stem}{MASK_ENDING}{theirs[0].suffix}")
     return [i.name for i in places if i not in found and not places[i].startswith("good/")]
 
 

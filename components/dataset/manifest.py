@@ -58,10 +58,21 @@ def build_manifest(category_dir: Path, workers: int | None = None, max_megapixel
     Laplacian of that 0..1 grey image), error ("" or why the file cannot be used). A mask without an image has a row
     of its own, with that error. Memory holds one image per worker. An absent folder gives no rows.
     """
-    masks = _masks(category_dir)
+    folders = [("train", "good", category_dir / "train" / "good")]
+    folders += [("test", kind.name, kind) for kind in folders_of(category_dir / "test")]
+    return list_images(category_dir, folders, ("test", category_dir / "ground_truth"), workers, max_megapixels)
+
+
+def list_images(
+    category_dir: Path, folders: Sequence[tuple[str, str, Path]], truth: tuple[str, Path],
+    workers: int | None = None, max_megapixels: float = 100.0,
+) -> pd.DataFrame:  # fmt: skip
+    """The manifest of some folders, (part, defect, folder) each; `truth`: whose masks they are, and the folder that
+    has them in folders of their defects."""
+    masks = _masks(category_dir, truth[1])
     jobs = [
         Row(path.relative_to(category_dir).as_posix(), part, int(defect != "good"), defect)
-        for part, defect, folder in _folders(category_dir)
+        for part, defect, folder in folders
         for path in files_of(folder)
     ]
     owners: dict[str, str] = {}
@@ -71,7 +82,7 @@ def build_manifest(category_dir: Path, workers: int | None = None, max_megapixel
         planned.append(Row(row.path, row.part, row.label, row.defect, mask, error=_shared(owners, mask, row.path)))
     rows = describe_files(category_dir, planned, workers, max_megapixels)
     orphans = [
-        Row(mask, "test", 1, defect, error=f"mask {category_dir / mask} has no image; add the image or remove it")
+        Row(mask, truth[0], 1, defect, error=f"mask {category_dir / mask} has no image; add the image or remove it")
         for (defect, _), mask in masks.items()
         if mask not in owners
     ]
@@ -174,20 +185,16 @@ def files_of(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != "." and p.name.lower() not in CLUTTER)
 
 
-def _folders(category_dir: Path) -> list[tuple[str, str, Path]]:
-    folders = [("train", "good", category_dir / "train" / "good")]
-    test = category_dir / "test"
-    kinds = sorted(p for p in test.iterdir() if p.is_dir()) if test.is_dir() else []
-    return folders + [("test", kind.name, kind) for kind in kinds]
+def folders_of(folder: Path) -> list[Path]:
+    """The folders in a folder, sorted; none when it is not there."""
+    return sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
 
 
-def _masks(category_dir: Path) -> dict[tuple[str, str], str]:
+def _masks(category_dir: Path, truth: Path) -> dict[tuple[str, str], str]:
     """(defect, stem of the image) -> mask path relative to `category_dir`."""
-    truth = category_dir / "ground_truth"
-    kinds = sorted(p for p in truth.iterdir() if p.is_dir()) if truth.is_dir() else []
     return {
         (kind.name, path.stem.removesuffix(MASK_ENDING)): path.relative_to(category_dir).as_posix()
-        for kind in kinds
+        for kind in folders_of(truth)
         for path in files_of(kind)
     }
 

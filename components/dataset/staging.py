@@ -40,28 +40,33 @@ def check_name(category: str) -> None:
 
 
 @contextmanager
-def staged(data_root: Path, category: str, replace: bool = False) -> Iterator[Stage]:
+def staged(data_root: Path, category: str, replace: bool = False, part: str = "") -> Iterator[Stage]:
     """Give folders to build a category in; put it in place when the block ends without an error.
 
+    With `part` only that folder of the category is put in place, from the folder of that name in `Stage.category`.
     Raises UserError when the category exists and `replace` is False, when another import is running in this
     workspace, and when the disk is full; whatever is raised, the category is as it was.
     """
     check_name(category)
-    target = data_root.resolve() / category
+    place = Path(category, part)
+    target = data_root.resolve() / place
     home = data_root.resolve().parent / SCRATCH
     try:
         home.mkdir(parents=True, exist_ok=True)
         with _only_import(home):
             _recover(home, data_root.resolve())
             if target.exists() and not replace:
-                raise UserError(f"data/{category} is there already; choose another name, or replace it (--replace)")
+                if part:
+                    raise UserError(f"data/{place} is there already; replace it (--replace)")
+                raise UserError(f"data/{place} is there already; choose another name, or replace it (--replace)")
             work = Path(tempfile.mkdtemp(prefix="import-", dir=home))
             try:
                 stage = Stage(work / "new", work / "scratch")
                 stage.category.mkdir()
                 stage.scratch.mkdir()
                 yield stage
-                _put(stage.category, target, work / f"replaced-{category}")
+                # No category's name has a dot in it.
+                _put(stage.category / part, target, work / f"replaced-{'.'.join(place.parts)}")
             finally:
                 shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
@@ -93,8 +98,9 @@ def _recover(home: Path, data_root: Path) -> None:
     """Undo what a killed import left. The lock says that none of it belongs to a living one."""
     for work in home.glob("import-*"):
         for replaced in work.glob("replaced-*"):
-            target = data_root / replaced.name.removeprefix("replaced-")
+            target = data_root.joinpath(*replaced.name.removeprefix("replaced-").split("."))
             if not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
                 replaced.rename(target)
         shutil.rmtree(work, ignore_errors=True)
 

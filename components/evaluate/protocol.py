@@ -155,8 +155,14 @@ def describe(inspector: Inspector, synthetic: bool, scores: pd.DataFrame, config
         f"Score map: {inspector.calibration['score']}. Image score: the highest level at which an 8-connected "
         f"region of {area:.3%} of the image survives; verdict: score > threshold. "
         "The threshold, eta and the score were chosen on "
-        f"{inspector.calibration['images']} calibration normals and negatives painted on them, never on these images. "
+        f"{inspector.calibration['images']} calibration normals and negatives painted on them{_with_known(inspector)}, "
+        "never on these images. "
         "pro: mean covered share of the 8-connected ground-truth regions at the threshold. "
         f"aupro_30: that share integrated over the pixel false-positive rate to {config.aupro_limit}, exact, float64. "
         "image_balanced_accuracy: mean of the two classes' accuracies. F1 at the threshold."
     )
+
+
+def _with_known(inspector: Inspector) -> str:
+    known = inspector.calibration.get("known")
+    return f", eta and the score also on {known['images']} known defects" if known else ""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
 
-SPLITS = ("train", "val", "calib", "test")
+SPLITS = ("train", "val", "calib", "test", "known")
 
 
 def tracking_uri(root: Path) -> str:

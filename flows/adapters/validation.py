@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MIN_SIDE = 32  # pixels; below it there is no grid of codes to speak of
 BRIGHTNESS = (0.01, 0.99)  # a covered lens, a lamp in the picture
 DEEP_BRIGHTNESS = (0.01 / 16, 0.99)  # 12-bit cameras fill a sixteenth of 16 bits
-PARTS = ("train", "val", "calib", "test")
+PARTS = ("train", "val", "calib", "test", "known")
 NAME = "images"
 COMPLETE = {"result_format": "COMPLETE", "unexpected_index_column_names": ["path"]}
 

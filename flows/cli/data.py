@@ -21,6 +21,7 @@ class Kind(StrEnum):
     btad = "btad"
     magnetic_tile = "magnetic-tile"
     folder = "folder"
+    known = "known"
 
 
 def register(app: typer.Typer) -> None:
@@ -44,15 +45,15 @@ def import_images(
     source: Annotated[Path, typer.Argument(metavar="PATH", help="The data set's folder.")],
     category: Annotated[str, typer.Option("--category", "-c", help="The category to fill.")],
     policy: Annotated[str | None, typer.Option(help="Augmentation: object, rotation_free or texture.")] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace a category that is there.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace what is there.")] = False,
     defects: Annotated[Path | None, typer.Option(help="folder: images with defects, for the test set.")] = None,
-    masks: Annotated[Path | None, typer.Option(help="folder: masks of those defects.")] = None,
+    masks: Annotated[Path | None, typer.Option(help="folder, known: masks of those defects.")] = None,
     train_list: Annotated[
         Path | None, typer.Option(help="magnetic-tile: file of names that make the training set.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Bring a category in from a folder; the source stays as it is."""
+    """Bring a category in from a folder, or known defects for its calibration; the source stays as it is."""
     root = workspace()
     given = {"defects": defects, "masks": masks, "train_list": train_list}
     options = {name: path for name, path in given.items() if path is not None}

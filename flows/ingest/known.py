@@ -56,13 +56,14 @@ def _look(base: Path, row: Row, max_megapixels: float) -> tuple[Row, np.ndarray]
 
 
 def images_of(data: Path, cache: Path, max_megapixels: float) -> pd.DataFrame:
-    """Rows of train/good and test/*/ of the category folder `data`; what `cache` knows is not read again.
+    """Rows of train/good, test/*/ and known defects of the category `data`; what `cache` knows is not read again.
 
     A file is known by its path, size and time of change. The cache is a Parquet file; one that cannot be
     read is made anew.
     """
     folders = [("train", data / "train" / "good")]
     folders += [("test", folder) for folder in sorted((data / "test").glob("*")) if folder.is_dir()]
+    folders += [("known", folder) for folder in sorted((data / "known" / "images").glob("*")) if folder.is_dir()]
     rows, stamps = [], []
     for part, folder in folders:
         for path in files_of(folder):

@@ -195,6 +195,16 @@ def test_what_is_not_there_is_left_out(tmp_path: Path, gone: str) -> None:
     assert "Evaluation of bolt" in Page(page_of(tmp_path)).text
 
 
+def test_known_defects_are_counted_where_there_are_any(tmp_path: Path) -> None:
+    artifacts = make_artifacts(tmp_path)
+    assert "known defects" not in page_of(artifacts)
+    bundle = artifacts / "package" / "bundle.json"
+    calibration = json.loads(bundle.read_text())["calibration"] | {"known": {"images": 7, "caught": 5}}
+    bundle.write_text(json.dumps({"calibration": calibration}))
+    page = Page(page_of(artifacts))
+    assert "Of 7 known defects that the calibration saw" in page.text and ("known_caught", "5") in page.metrics
+
+
 def test_synthetic_defects_are_said_to_be_synthetic(tmp_path: Path) -> None:
     assert "No real defect is known" not in page_of(make_artifacts(tmp_path / "a"))
     assert "No real defect is known" in page_of(make_artifacts(tmp_path / "b", evaluated_on="synthetic"))

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from components import known_defects
 from components.calibrate import choose_eta
 from components.errors import UserError
 from components.restore import Restoration
@@ -96,3 +97,39 @@ def test_an_eta_that_rewrites_normal_images_is_refused():
     assert choose_eta(rows, CONFIG) == 0.001
     with pytest.raises(UserError, match="train it longer"):
         choose_eta(rows[1:], CONFIG)
+
+
+def test_known_defects_are_half_of_what_an_eta_is_first_judged_by():
+    rows = table((0.001, 0.0, 0.95, 0.9), (0.01, 0.005, 0.99, 0.9))
+    assert choose_eta(rows, CONFIG) == 0.01
+    assert choose_eta(rows.assign(known=[0.9, 0.8]), CONFIG) == 0.001
+    assert choose_eta(rows.assign(known=[0.9, 0.87]), CONFIG) == 0.01
+
+
+def test_known_defects_are_one_kind_whatever_was_drawn_of_them():
+    painted = pd.DataFrame({"score": ["a", "b"], "x_image": [0.9, 0.8], "x_pixel": [0.7, 0.8], "y_image": [0.5, 1.0],
+                            "y_pixel": [0.5, 0.6]})  # fmt: skip
+    alone = known_defects.mean_of_kinds(painted, 2)
+    assert alone.to_list() == painted.drop(columns="score").mean(axis=1).to_list(), "to the last bit"
+    bare = known_defects.mean_of_kinds(painted.assign(known_image=[1.0, 0.4]), 2)
+    assert bare.to_list() == pytest.approx([(2 * 0.65 + 1.0) / 3, (2 * 0.8 + 0.4) / 3])
+    drawn = known_defects.mean_of_kinds(painted.assign(known_image=[1.0, 0.4], known_pixel=[0.8, 0.2]), 2)
+    assert drawn.to_list() == pytest.approx([(2 * 0.65 + 0.9) / 3, (2 * 0.8 + 0.3) / 3])
+
+
+def test_known_defects_are_drawn_evenly_and_counted_above_the_threshold():
+    maps = np.zeros((10, 16, 16), np.float32)
+    maps[:, 4:8, 4:8] = np.arange(10)[:, None, None]
+    masks = np.zeros((10, 16, 16), bool)
+    masks[1::2, 4:8, 4:8] = True
+    rows = pd.DataFrame({"path": [f"{i}.png" for i in range(10)], "defect": "dent"})
+    everything = known_defects.Known(np.zeros((10, 16, 16, 1), np.uint8), masks, rows, 10)
+    few = everything.at_most(4)
+    assert list(few.rows.path) == ["0.png", "3.png", "6.png", "9.png"] and few.given == 10
+    assert everything.marked.sum() == 5
+    measured = everything.measure(maps, usual=[0.0, 4.5], area=16)
+    assert measured == {"known_image": pytest.approx((9.5 + 5) / 20), "known_pixel": 1.0}
+    assert set(few.at_most(1).measure(maps[:1], [0.0], 16)) == {"known_image"}
+    caught = everything.caught(maps, threshold=6.0, area=16)
+    assert list(caught.path[caught.caught]) == ["7.png", "8.png", "9.png"]
+    assert known_defects.summary(everything, caught) == {"given": 10, "images": 10, "with_mask": 5, "caught": 3}

@@ -66,6 +66,18 @@ def test_missed_types_are_a_limit(bolts: Path) -> None:
     assert "- Of `a¦b'<img src=x>'` 4 of 9 images were found." in text
 
 
+def test_known_defects_are_counted_and_listed_as_a_part(bolts: Path) -> None:
+    assert "known" not in card.write(bolts, "brick", LINEAGE).partition("## Data")[2].partition("## Model")[0]
+    manifest = bolts / "artifacts/brick/augment/manifest.csv"
+    rows = pd.read_csv(manifest, keep_default_na=False)
+    pd.concat([rows, rows[rows.label == 1].assign(part="known")]).to_csv(manifest, index=False)
+    known = {"given": 9, "images": 3, "with_mask": 1, "caught": 2}
+    change(bolts, "package/bundle.json", calibration={"known": known})
+    text = card.write(bolts, "brick", LINEAGE)
+    assert "- Of 3 known defects that helped to choose η and the score the threshold, which normal images alone" in text
+    assert "alone set, catches 2." in text and "| known | 0 | 3 |" in text
+
+
 def test_a_public_sets_licence_is_named_and_a_plants_own_comes_first(bolts: Path) -> None:
     assert "Images: not recorded" in card.write(bolts, "brick", LINEAGE)
     public = {"dataset": "mvtec_ad", "name": "MVTec AD", "category": "bottle", "source": "Bergmann et al.",
