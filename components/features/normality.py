@@ -1,7 +1,9 @@
 """How far a residual of features lies from those of normal images at the same place.
 
-At each of the s x s places the residual r = f - f_restored (F numbers) of normal images has a mean m and a
-covariance S (PaDiM; Defard et al. 2021, there of the features themselves):
+From each image's residual f - f_restored its median over the places is taken first, feature by feature: what most
+of an image shares (the lamp, the exposure, the batch's colour) is no defect. At each of the s x s places what
+remains, r (F numbers), has a mean m and a covariance S over normal images (PaDiM; Defard et al. 2021, there of the
+features themselves):
 
     deviation   = sqrt(mean_c (r - m)_c^2 / V_c),                  V = diag(S), drawn towards its mean over places
     mahalanobis = sqrt((r - m)^T S'^-1 (r - m) / F),               S' = S, drawn towards its mean over places
@@ -32,6 +34,12 @@ COARSE = CHANNELS[16]  # features of the coarsest layer: they come first
 LEAST = 4  # residuals that a covariance needs at least to say anything
 
 
+def by_place(residual: Tensor) -> Tensor:
+    """Residuals (B, F, s, s) to r (P, B, F): without each image's median."""
+    flat = residual.flatten(2)
+    return (flat - flat.median(2, keepdim=True).values).permute(2, 0, 1)
+
+
 @dataclass(frozen=True)
 class Normality:
     """`mean` (P, F) and `spread` (F,) = the residuals' mean square over places and images; `variance` (P, F);
@@ -44,8 +52,8 @@ class Normality:
 
     def maps(self, residual: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
         """The maps in `names` of residuals (B, F, s, s), each float (B, s, s)."""
-        batch, features, height, width = residual.shape
-        places = residual.permute(2, 3, 0, 1).reshape(height * width, batch, features)
+        batch, _, height, width = residual.shape
+        places = by_place(residual)
 
         @cache
         def white() -> Tensor:
@@ -102,7 +110,7 @@ class Sums:
         """Of batches (B, F, s, s), at least one, with one batch in memory at a time."""
         found: Sums | None = None
         for batch in residuals:
-            places = batch.permute(2, 3, 0, 1).flatten(0, 1).cpu()
+            places = by_place(batch).cpu()
             one = cls(len(batch), places.double().sum(1), torch.bmm(places.transpose(1, 2), places))
             found = one if found is None else found + one
         if found is None:

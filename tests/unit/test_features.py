@@ -150,6 +150,13 @@ def test_the_picture_teaches_the_codes_nothing():
     assert any(p.grad is not None and p.grad.any() for p in model.picture.parameters())
 
 
+def apart(residual):
+    """(B, F, h, w) to float64 (h * w, B, F) without each image's (lower) median over the places."""
+    flat = residual.double().flatten(2).numpy()
+    middle = np.sort(flat, axis=2)[:, :, [(flat.shape[2] - 1) // 2]]
+    return (flat - middle).transpose(2, 0, 1)
+
+
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10**6))
 def test_the_distance_is_mahalanobis_at_each_place(seed):
@@ -158,7 +165,7 @@ def test_the_distance_is_mahalanobis_at_each_place(seed):
     fitted = normality.Sums.of(mixed.split(16)).normality(CPU)
     drawn = torch.randn(4, 5, 2, 3)
     found = fitted.maps(drawn, ("mahalanobis",))["mahalanobis"]
-    places = mixed.permute(2, 3, 0, 1).reshape(6, 60, 5).double().numpy()
+    places = apart(mixed)
     own = np.stack([np.cov(place.T, bias=True) for place in places])
     pooled = own.mean(0)
     ridge = normality.RIDGE * np.diag(pooled).mean() * np.eye(5)
@@ -166,8 +173,7 @@ def test_the_distance_is_mahalanobis_at_each_place(seed):
         trust = normality.POOLED / (60 + normality.POOLED)
         inverse = np.linalg.inv((1 - trust) * own[place] + trust * pooled + ridge)
         for image in range(4):
-            r = drawn[image, :, place // 3, place % 3].double().numpy()
-            wanted = mahalanobis(r, places[place].mean(0), inverse) / np.sqrt(5)
+            wanted = mahalanobis(apart(drawn)[place, image], places[place].mean(0), inverse) / np.sqrt(5)
             assert found[image, place // 3, place % 3].item() == pytest.approx(wanted, rel=2e-2)
 
 
@@ -175,18 +181,18 @@ def test_layers_are_the_fine_features_alone_and_the_coarse_ones_given_them(monke
     """The chain rule: the distance of all is that of the fine ones (the last) plus what the coarse ones add."""
     monkeypatch.setattr(normality, "COARSE", 3)
     torch.manual_seed(1)
-    mixed = torch.einsum("nchw,cd->ndhw", torch.randn(400, 5, 1, 2), torch.randn(5, 5))
+    mixed = torch.einsum("nchw,cd->ndhw", torch.randn(400, 5, 3, 3), torch.randn(5, 5))
     fitted = normality.Sums.of([mixed]).normality(CPU)
-    drawn = torch.randn(6, 5, 1, 2)
+    drawn = torch.randn(6, 5, 3, 3)
     found = fitted.maps(drawn, ("mahalanobis", "layers"))
     inverse = (fitted.factor @ fitted.factor.mT).double()
-    centred = (drawn.permute(2, 3, 0, 1).reshape(2, 6, 5) - fitted.mean[:, None]).double()
+    centred = torch.from_numpy(apart(drawn)) - fitted.mean[:, None].double()
     every = torch.einsum("pnc,pcd,pnd->np", centred, inverse, centred)
     marginal = torch.linalg.inv(torch.linalg.inv(inverse)[:, 3:, 3:])
     fine = torch.einsum("pnc,pcd,pnd->np", centred[..., 3:], marginal, centred[..., 3:])
     wanted = ((fine / 2).sqrt() + ((every - fine) / 3).sqrt()) / 2
-    assert torch.allclose(found["layers"].reshape(6, 2).double(), wanted, rtol=1e-3)
-    assert torch.allclose(found["mahalanobis"].reshape(6, 2).double(), (every / 5).sqrt(), rtol=1e-3)
+    assert torch.allclose(found["layers"].reshape(6, 9).double(), wanted, rtol=1e-3)
+    assert torch.allclose(found["mahalanobis"].reshape(6, 9).double(), (every / 5).sqrt(), rtol=1e-3)
 
 
 def test_normal_residuals_are_about_one_in_every_map(monkeypatch):
@@ -197,6 +203,16 @@ def test_normal_residuals_are_about_one_in_every_map(monkeypatch):
     maps = normality.Sums.of(normal.split(32)).normality(CPU).maps(normal, names)
     for name, found in maps.items():
         assert found.square().mean().item() == pytest.approx(1, abs=0.15), name
+
+
+@given(st.integers(0, 10**6), st.floats(-3, 3))
+@settings(max_examples=10, deadline=None)
+def test_what_a_whole_image_shares_moves_no_map(seed, shift):
+    torch.manual_seed(seed)
+    fitted = normality.Sums.of([torch.randn(20, 6, 3, 3)]).normality(CPU)
+    drawn, names = torch.randn(2, 6, 3, 3), ("residual", "deviation", "mahalanobis")
+    plain, lit = fitted.maps(drawn, names), fitted.maps(drawn + shift * torch.randn(2, 6, 1, 1), names)
+    assert all(torch.allclose(plain[name], lit[name], rtol=1e-2, atol=1e-3) for name in names)
 
 
 def test_what_is_stored_measures_the_same(tmp_path):
