@@ -6,14 +6,14 @@ must not make a model stale.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from components.errors import UserError
-from components.reading import LARGEST, mapping, read_yaml, short
-from flows.outcome import nearest
+from components.reading import mapping, read_yaml, short
+from components.settings import build, check_known
 
 FILE = "settings/plant.yaml"
 
@@ -64,49 +64,29 @@ class Plant:
 
 
 SECTIONS: dict[str, type] = {"ingest": Ingest, "watch": Watch, "drift": Drift}
+LEAST: dict[type, int] = {float: 0, int: 1}
 
 
 def load(root: Path, category: str) -> Plant:
     """Read settings/plant.yaml for a category.
 
     Raises UserError for an unknown key (the nearest valid one is offered), a missing one, or a value of
-    another kind.
+    another kind or below its range.
     """
     base = read_yaml(root / FILE)
-    _known(base, [*SECTIONS, "categories"], FILE)
-    own = mapping(mapping(base.get("categories"), f"{FILE} categories").get(category), f"{FILE} categories.{category}")
-    _known(own, SECTIONS, f"{FILE} categories.{category}")
-    return Plant(**{name: _section(cls, name, base, own, category) for name, cls in SECTIONS.items()})
+    check_known(base, (*SECTIONS, "categories"), FILE)
+    where = f"{FILE} categories.{category}"
+    own = mapping(mapping(base.get("categories"), f"{FILE} categories").get(category), where)
+    check_known(own, tuple(SECTIONS), where)
+    return Plant(**{name: _section(cls, name, base, own, where) for name, cls in SECTIONS.items()})
 
 
-def _section(cls: type, name: str, base: Mapping[str, Any], own: Mapping[str, Any], category: str) -> Any:
-    keys = [field.name for field in fields(cls)]
-    given = mapping(base.get(name), f"{FILE} {name}")
-    extra = mapping(own.get(name), f"{FILE} categories.{category}.{name}")
-    _known(given, keys, f"{FILE} {name}")
-    _known(extra, keys, f"{FILE} categories.{category}.{name}")
-    values = given | extra
-    hints = get_type_hints(cls)
-    for key in keys:
-        if key not in values:
-            raise UserError(f"{FILE} {name} lacks '{key}'; add it")
-        values[key] = _convert(values[key], hints[key], f"{FILE} {name}.{key}")
-    return cls(**values)
-
-
-def _convert(value: Any, kind: type, where: str) -> Any:
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < LARGEST:
-        return float(value)
-    if kind is int and isinstance(value, int) and not isinstance(value, bool) and value > 0:
-        return value
-    if kind is str and isinstance(value, str):
-        return value
-    wanted = {float: "a number from 0", int: "a whole number from 1", str: "a text"}[kind]
-    raise UserError(f"{where} is {short(value)}; it must be {wanted}")
-
-
-def _known(given: Mapping[str, Any], allowed: Iterable[str], where: str) -> None:
-    names = list(allowed)
-    for key in given:
-        if key not in names:
-            raise UserError(f"{where} has an unknown setting '{key}'{nearest(str(key), names)}")
+def _section(cls: type, name: str, base: Mapping[str, Any], own: Mapping[str, Any], where: str) -> Any:
+    given, extra = mapping(base.get(name), f"{FILE} {name}"), mapping(own.get(name), f"{where}.{name}")
+    check_known(extra, tuple(get_type_hints(cls)), f"{where}.{name}")
+    section = build(cls, given | extra, f"{FILE} {name}")
+    for key, value in vars(section).items():
+        least = LEAST.get(type(value))
+        if least is not None and value < least:
+            raise UserError(f"{FILE} {name}.{key} is {short(value)}; it must be at least {least}")
+    return section

@@ -27,7 +27,7 @@ from flows.publish import publish
 from tests.artifacts_fixture import REPO, Fabricator, make_workspace, set_params, write_bundle
 from tests.e2e.postgres import cluster
 from tests.plant_fixture import save
-from tests.tiny import SETTINGS, broken, edit, noise
+from tests.tiny import broken, edit, noise, shrink
 
 pytestmark = pytest.mark.slow
 
@@ -39,14 +39,7 @@ def make_plant(root: Path) -> Path:
     make_workspace(root)
     shutil.copytree(REPO / "components", root / "components", ignore=shutil.ignore_patterns("__pycache__"))
     set_params(root, "manual")
-
-    def shrink(settings: Any) -> None:
-        for section, values in SETTINGS.items():
-            settings[section].update(values)
-
-    edit(root / "settings/standard.yaml", shrink)
-    sections = ("dataset", "augment", "vqvae", "prior", "calibrate", "evaluate")
-    edit(root / "params.yaml", lambda params: params["overrides"]["brick"].update({name: {} for name in sections}))
+    shrink(root)
     limits = {"minimum": {"image_auroc": 0.0}, "maximum": {}, "tolerance": {}}
     edit(root / "mlflow/gates.yaml", lambda gates: gates.update(test=limits, synthetic=limits))
 

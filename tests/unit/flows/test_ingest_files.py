@@ -170,9 +170,9 @@ def test_settings_of_the_plant(home: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("margin:", "margn:", "unknown setting 'margn'; did you mean 'margin'"),
-        ("watch:", "wach:", "unknown setting 'wach'; did you mean 'watch'"),
-        ("images: 20", "images: 0", "must be a whole number from 1"),
+        ("margin:", "margn:", "unknown setting 'margn' .did you mean 'margin'"),
+        ("watch:", "wach:", "unknown setting 'wach' .did you mean 'watch'"),
+        ("images: 20", "images: 0", "must be at least 1"),
         ("  days: 7\n", "", "drift lacks 'days'"),
     ],
 )
