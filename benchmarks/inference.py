@@ -4,7 +4,7 @@
 
 With --peers the given script (PaDiM and PatchCore on the same images) runs in the same sitting and the
 ratios are printed. Times are of `Inspector.inspect` on decoded images: resizing, both models, restoration,
-the score map, the regions and the pictures.
+the score map and the regions; pictures are drawn when somebody asks for them, and nobody does here.
 """
 
 from __future__ import annotations
