@@ -156,7 +156,7 @@ def eta_table(
 
     def difference(seen: tuple[torch.Tensor, torch.Tensor], eta: float) -> tuple[np.ndarray, float]:
         codes, reference = seen
-        restored = restore(detector.prior, codes, eta, config.neighbour_rule).codes
+        restored = restore(detector.prior, codes, eta, config.neighbour_rule, coarse=model.coarse(codes)).codes
         replaced = float((restored != codes).double().mean())
         expected = model.expected(restored)
         if detector.over_features:

@@ -10,6 +10,10 @@ r_i depends on r_<i alone. So the raster result is the only grid that the rule, 
 with r as context, maps to itself: position 0 is right after one pass, and position i once all before it
 are. Iterating until nothing changes gives the same codes as the loop, in far fewer passes; and since later
 codes cannot touch earlier ones, it may be done block of rows by block of rows.
+
+Where a code stands for a cell of 2 x 2 positions (components/vqvae/patches.py), the prior is surprised at the first
+that it reads and expects the others. So every position of the cell has the least of the four likelihoods, and the
+cell is its own neighbourhood: it is as large as the four codes that the rule asks about.
 """
 
 from __future__ import annotations
@@ -30,7 +34,8 @@ class Restoration:
     """What came of it, for B grids of H x W codes out of K.
 
     `codes` int64 (B, H, W): restored. `likelihood` float (B, H, W): p(z_i | z_<i) of the original codes
-    after the original ones. `likelihood_restored`: p(z_i | r_<i), after the restored ones. `logits`
+    after the original ones; of a code that stands for a cell, the least over its positions.
+    `likelihood_restored`: p(z_i | r_<i), after the restored ones, and the same of cells. `logits`
     (B, K, H, W): the prior's, after the restored codes. `passes`: rows that the prior computed, over H;
     1 when nothing was suspicious.
     """
@@ -58,8 +63,23 @@ def lower_neighbours(likelihood: Tensor) -> Tensor:
     return least.masked_fill(torch.isinf(least), 0.0)
 
 
+def share(likelihood: Tensor, coarse: Tensor | None) -> Tensor:
+    """`likelihood` (B, H, W) with the least over its cell of 2 x 2 positions wherever `coarse` (B, H, W) is True."""
+    if coarse is None:
+        return likelihood
+    least = -F.max_pool2d(-likelihood[:, None], 2)
+    return torch.where(coarse, F.interpolate(least, scale_factor=2.0, mode="nearest")[:, 0], likelihood)
+
+
 @torch.no_grad()
-def restore(prior: PixelSNAIL, codes: Tensor, eta: float, neighbour_rule: bool = True, order: int = 0) -> Restoration:
+def restore(
+    prior: PixelSNAIL,
+    codes: Tensor,
+    eta: float,
+    neighbour_rule: bool = True,
+    order: int = 0,
+    coarse: Tensor | None = None,
+) -> Restoration:
     """Replace the codes (B, H, W) that the prior finds unlikely below `eta` by the most likely ones.
 
     Exact: equal, code for code, to the raster loop of Eq. 5. Images without a suspicious code cost the one
@@ -67,15 +87,21 @@ def restore(prior: PixelSNAIL, codes: Tensor, eta: float, neighbour_rule: bool =
     and their activations kept, the rows below need not be looked at before it is their turn.
 
     With an `order` other than 0 the codes are read from another corner (and the neighbours flip with them);
-    what is returned lies as the image does.
+    what is returned lies as the image does. `coarse` (B, H, W) says which codes stand for a cell of 2 x 2 positions.
     """
     codes = reorder(codes, order)
+    coarse = None if coarse is None else reorder(coarse, order)
     height = codes.shape[1]
     rows = Rows()
     logits = prior(codes, rows, order)
-    likelihood = own(logits, codes)
-    eligible = lower_neighbours(likelihood) < eta if neighbour_rule else torch.ones_like(codes, dtype=torch.bool)
-    suspicious = (likelihood < eta) & eligible
+    first_seen = own(logits, codes)
+    likelihood = share(first_seen, coarse)
+    eligible = torch.ones_like(codes, dtype=torch.bool)
+    if neighbour_rule:
+        eligible = lower_neighbours(likelihood) < eta
+        if coarse is not None:
+            eligible |= coarse & (likelihood < eta)
+    suspicious = (first_seen < eta) & eligible
     active = suspicious.flatten(1).any(1)
     restored, computed = codes.clone(), height
     if active.any():
@@ -103,6 +129,6 @@ def restore(prior: PixelSNAIL, codes: Tensor, eta: float, neighbour_rule: bool =
         restored[active] = guess
         logits[active] = after
     return Restoration(
-        reorder(restored, order), reorder(likelihood, order), reorder(own(logits, codes), order),
+        reorder(restored, order), reorder(likelihood, order), reorder(share(own(logits, codes), coarse), order),
         reorder(logits, order), computed / height,
     )  # fmt: skip

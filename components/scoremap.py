@@ -32,7 +32,8 @@ class Evidence:
 
     `image` (B, C, S, S) in [0, 1], `features` what its `codes` (B, s, s) are made of. `restorations` has one entry
     for each reading order of the prior; the first, in raster order, is the paper's, and the one that `restored` and
-    `residual` show.
+    `residual` show. `budget` (B, s, s) is the probability with which each position got a code of its own, where the
+    model allocates them by context.
     """
 
     vqvae: VQVAE | FeatureVQVAE
@@ -40,6 +41,7 @@ class Evidence:
     features: Tensor
     codes: Tensor
     restorations: tuple[Restoration, ...]
+    budget: Tensor | None = None
 
     @cached_property
     @torch.no_grad()
@@ -72,9 +74,10 @@ def examine(
 ) -> Evidence:
     """Encode and restore a batch (B, C, S, S) in [0, 1]."""
     features = vqvae.features(image)
-    codes = vqvae.quantise(features)
-    restorations = tuple(restore(prior, codes, eta, neighbour_rule, order) for order in range(prior.orders))
-    return Evidence(vqvae, image, features, codes, restorations)
+    codes, budget = vqvae.allocate(features)
+    coarse = vqvae.coarse(codes)
+    restorations = tuple(restore(prior, codes, eta, neighbour_rule, order, coarse) for order in range(prior.orders))
+    return Evidence(vqvae, image, features, codes, restorations, budget)
 
 
 def distance(a: Tensor, b: Tensor) -> np.ndarray:
@@ -90,6 +93,7 @@ def grow(grid: Tensor, size: int, cells: float) -> np.ndarray:
 
 
 PIXEL_MAPS = ("restored", "input_restored", "reconstruction", "likelihood", "restored_likelihood")
+BUDGET_MAPS = ("budget",)  # beside them, where the model allocates its codes by context
 FEATURE_MAPS = ("residual", "deviation", "mahalanobis", "layers", "likelihood", "restored_likelihood")
 FEATURE_SMOOTHING = 0.5  # cells: a residual of features is smoother than a likelihood
 

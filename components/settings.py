@@ -18,6 +18,7 @@ from components.reading import read_yaml as read_yaml
 
 POLICIES = ("object", "rotation_free", "texture")
 LATENTS = ("pixels", "features")
+ALLOCATIONS = ("fixed", "context")
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,9 @@ class VQVAE:
     """The vector-quantised autoencoder: its size and training."""
 
     latent: str  # pixels: codes of the image itself; features: of what a frozen network sees in it
+    allocation: str  # fixed: a code for every position; context: one for four where there is little to tell (pixels)
+    budget: float  # share of positions with a code of their own that `context` aims at, more in rich regions
+    budget_weight: float  # of the loss of leaving that budget
     downsample: int  # image side over grid side, a power of two
     channels: int  # of the hidden layers; the first, at the largest size, has half
     residual_blocks: int  # in the encoder, and as many in the decoder
@@ -133,6 +137,7 @@ CHOICES = {
     ("augment", "policy"): POLICIES,
     ("vqvae", "codebook"): ("ema", "loss"),
     ("vqvae", "latent"): LATENTS,
+    ("vqvae", "allocation"): ALLOCATIONS,
     ("promotion", "policy"): ("auto", "manual"),
 }
 

@@ -29,6 +29,7 @@ class FeatureVQVAE(nn.Module):
     """Backbone, encoder, codebook, decoder over features; and a picture decoder."""
 
     latent = "features"
+    allocates = False
     mean: Tensor
     scale: Tensor
 
@@ -98,6 +99,14 @@ class FeatureVQVAE(nn.Module):
     def quantise(self, features: Tensor) -> Tensor:
         """Standardised features (B, F, s, s) to codes (B, s, s)."""
         return self.codebook.indices(self.encoder(features))
+
+    def allocate(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Codes, and None, as of the plain pixel VQ-VAE: every position has a code of its own."""
+        return self.quantise(features), None
+
+    def coarse(self, codes: Tensor) -> Tensor | None:
+        """None: no code stands for more than its own position."""
+        return None
 
     def expected(self, codes: Tensor) -> Tensor:
         """Codes (B, s, s) to the standardised features that they stand for, (B, F, s, s)."""

@@ -71,6 +71,9 @@ class VQVAE(nn.Module):
 
     latent = "pixels"
 
+    allocates = False  # whether regions differ in how many codes they get: components/vqvae/patches.py
+    encoder: nn.Module
+
     def __init__(self, image_channels: int, config: Config) -> None:
         super().__init__()
         self.encoder = encoder(image_channels, config)
@@ -103,6 +106,11 @@ class VQVAE(nn.Module):
         """`features` of B images to codes (B, s, s)."""
         return self.codebook.indices(self.encoder(features))
 
+    def allocate(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
+        """`features` to codes (B, s, s), and the probability (B, s, s) with which a position gets one of its own;
+        None where all do."""
+        return self.quantise(features), None
+
     def encode(self, x: Tensor) -> Tensor:
         """Images (B, C, S, S) to codes (B, s, s)."""
         return self.quantise(self.features(x))
@@ -110,6 +118,10 @@ class VQVAE(nn.Module):
     def expected(self, codes: Tensor) -> Tensor:
         """Codes (B, s, s) to the features that they stand for: the picture."""
         return self.decode(codes)
+
+    def coarse(self, codes: Tensor) -> Tensor | None:
+        """Where codes (B, s, s) stand for more than their own position; None where none can."""
+        return None
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (B, s, s) to images (B, C, S, S)."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from components import parallel, stage
 from components.arrays import open_images, to_tensor
 from components.device import autocast, find_device, place
+from components.errors import UserError
 from components.features.backbone import find_weights, pretrained
 from components.features.model import FeatureVQVAE
 from components.settings import VQVAE as Config
@@ -20,9 +21,12 @@ from components.settings import Settings
 from components.training import Plan, batch_indices, fit
 from components.vqvae.codebook import usage
 from components.vqvae.model import VQVAE
+from components.vqvae.patches import CELL, PatchVQVAE
 
 VALIDATIONS = 30  # over the whole training
 SAMPLE = 64  # images that validate, and as many that say what the features' mean and scale are
+# What every model was before the settings named it.
+BEFORE = {"latent": "pixels", "allocation": "fixed", "budget": 1.0, "budget_weight": 0.0}
 
 Model = VQVAE | FeatureVQVAE
 
@@ -40,6 +44,11 @@ def run(root: Path, settings: Settings) -> None:
         inputs.append(find_weights())
         model.backbone.load_state_dict(pretrained().state_dict())
         model.standardise(to_tensor(train[:: -(-len(train) // SAMPLE)], facts["white"], device))
+    if model.allocates and int(facts["size"]) // config.downsample % CELL:
+        raise UserError(
+            f"{facts['size']} // {config.downsample} positions to a side cannot be allocated in pairs; "
+            "use an even grid or vqvae.allocation: fixed"
+        )
     batch = min(config.batch, len(train))
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
@@ -55,11 +64,12 @@ def run(root: Path, settings: Settings) -> None:
     def validate() -> dict[str, float]:
         _, error, codes, _, _ = model.losses(to_tensor(val[:SAMPLE], facts["white"], device))
         used, perplexity = usage(codes, config.codebook_size)
+        coarse = model.coarse(codes)
         return {
             "val_reconstruction": error.item(),
             "codes_used": used,
             "perplexity": perplexity,
-        }
+        } | ({} if coarse is None else {"fine_share": 1 - coarse.float().mean().item()})
 
     plan = Plan(f"train_vqvae@{settings.category}", config.steps, config.learning_rate,
                 max(config.steps // VALIDATIONS, 1), settings.seed)  # fmt: skip
@@ -83,13 +93,23 @@ def run(root: Path, settings: Settings) -> None:
 
 
 def build(image_channels: int, config: Config) -> Model:
-    """An untrained model over pixels or features, as `config.latent` says."""
-    return (FeatureVQVAE if config.latent == "features" else VQVAE)(image_channels, config)
+    """An untrained model over pixels or features, with codes of one size or two, as `config` says.
+
+    Raises UserError for codes of two sizes over features, or of an odd number of codes.
+    """
+    if config.allocation == "fixed":
+        return (FeatureVQVAE if config.latent == "features" else VQVAE)(image_channels, config)
+    if config.latent == "features":
+        raise UserError("vqvae.allocation: context is over pixels; use allocation: fixed or latent: pixels")
+    if config.codebook_size % 2:
+        raise UserError(f"vqvae.codebook_size {config.codebook_size} has no two halves; use an even number")
+    return PatchVQVAE(image_channels, config)
 
 
 def described(facts: Mapping[str, Any]) -> Model:
-    """The untrained model that a summary.json or a bundle describes; before there was a choice, all were pixels."""
-    return build(int(facts["image_channels"]), Config(**({"latent": "pixels"} | facts["config"])))
+    """The untrained model that a summary.json or a bundle describes. What it does not say is from before there was a
+    choice."""
+    return build(int(facts["image_channels"]), Config(**(BEFORE | facts["config"])))
 
 
 def stored(model: Model) -> dict[str, Tensor]:

@@ -24,6 +24,45 @@ def test_fixed_point_equals_raster_loop(seed, grid, codes, batch, eta, rule):
     assert torch.equal(restore(prior, z, eta, rule).codes, restore_naively(prior, z, eta, rule))
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    cells=st.integers(1, 3),
+    eta=st.floats(0.0, 1.0),
+    rule=st.booleans(),
+    order=st.integers(0, 1),
+)
+def test_with_codes_for_whole_cells_too(seed, cells, eta, rule, order):
+    prior = small_prior(seed, 8, 2 * cells)
+    coarse = (torch.rand(2, cells, cells) < 0.5).repeat_interleave(2, 1).repeat_interleave(2, 2)
+    whole = torch.randint(4, 8, (2, cells, cells)).repeat_interleave(2, 1).repeat_interleave(2, 2)
+    z = torch.where(coarse, whole, torch.randint(4, coarse.shape))
+    result = restore(prior, z, eta, rule, order, coarse)
+    if order == 0:
+        assert torch.equal(result.codes, restore_naively(prior, z, eta, rule, coarse=coarse))
+    for likelihood in (result.likelihood, result.likelihood_restored):
+        found = likelihood.unfold(1, 2, 2).unfold(2, 2, 2)  # (2, cells, cells, 2, 2)
+        same = (found == found[..., :1, :1]).all(-1).all(-1)
+        assert same[coarse[:, ::2, ::2]].all(), "one code has one likelihood"
+
+
+def test_a_suspicious_cell_needs_no_neighbour():
+    """All its neighbours to the right and below are itself or good, yet all four positions are replaced."""
+    z = torch.zeros(1, 4, 4, dtype=torch.long)
+    z[:, :2, :2] = 1
+
+    class Expecting(torch.nn.Module):  # code 0 everywhere, but what stands left or above in the cell once that is seen
+        def forward(self, codes, rows=None, order=0):
+            expected = torch.zeros_like(codes)
+            expected[:, :, 1::2] = codes[:, :, ::2]
+            expected[:, 1::2] = codes[:, ::2][:, : expected[:, 1::2].shape[1]]
+            first = rows.first if rows is not None else 0
+            return 20.0 * torch.nn.functional.one_hot(expected, 2)[:, first:].permute(0, 3, 1, 2).double()
+
+    assert torch.equal(restore(Expecting(), z, 0.1, coarse=None).codes, z), "protected by its own other positions"
+    assert not restore(Expecting(), z, 0.1, coarse=z == 1).codes.any()
+
+
 def test_the_property_test_does_replace_codes_and_cascades():
     """Guards the test above against priors so flat that nothing ever happens."""
     replaced = passes = 0
