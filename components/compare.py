@@ -1,4 +1,4 @@
-"""Every method on one protocol: the packaged model and its ablations, and the papers' baselines beside it.
+"""Every method on one protocol: the packaged model and its ablations, its variants, and the papers' baselines.
 
 A method turns images (B, C, S, S) in [0, 1] into score maps float32 (B, S, S). Whatever it is, its threshold is
 the largest image score of the `calib` normals, as in calibrate.py, and its metrics are those of evaluate/ on the
@@ -7,70 +7,46 @@ same test cases.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor, nn
 
-from components import metrics, stage
-from components.arrays import open_images, to_tensor, unit
+from components import stage, variants
 from components.baselines import CLASSES
 from components.baselines.cache import fit_or_load
 from components.baselines.job import Frame
 from components.baselines.settings import Baselines
-from components.calibrate import BATCH, standards
+from components.calibrate import standards
 from components.detector import SCORES, Detector
 from components.device import find_device
 from components.errors import UserError
-from components.evaluate.protocol import cases, pixel_metrics
 from components.features.backbone import MissingBackboneError
 from components.folds import look
 from components.inspector import Inspector
 from components.settings import Evaluate, Settings, nearest
+from components.trial import METRICS, Score, Trial, highest, judge, load_trial, maps_of, milliseconds
 
-METRICS = (
-    "image_auroc", "pixel_auroc", "aupro_30", "pro", "image_balanced_accuracy", "image_f1", "pixel_f1",
-)  # fmt: skip
 COSTS = ("fit_seconds", "inference_ms", "megabytes")
 COLUMNS = ("method", "what", "chosen", *METRICS, "threshold", *COSTS, "note")
 NO_RULE = {f"{name}_without_rule": name for name in ("restored", "restored_likelihood")}
-GROUPS = {"package": (*SCORES, *NO_RULE), "baselines": tuple(CLASSES)}
-NAMES = GROUPS["package"] + GROUPS["baselines"]
+GROUPS = {"package": (*SCORES, *NO_RULE), "variants": tuple(variants.VARIANTS), "baselines": tuple(CLASSES)}
+NAMES = tuple(name for group in GROUPS.values() for name in group)
 WHAT = {
     "restored": "restored - reconstructed (Eq. 6: the paper's own)",
     "reconstruction": "input - reconstruction",
     "input_restored": "input - restored",
     "likelihood": "the prior's likelihood of the codes",
     "restored_likelihood": "that likelihood, given the restored codes",
+    "budget": "how far the share of fine codes is from that of normal parts",
     "residual": "input - restored, in features",
     "deviation": "the same over its spread at each place",
     "mahalanobis": "the same by its covariance at each place",
     "layers": "the same, fine features by themselves and coarse ones given the fine",
 }
-TIMED = 16  # test images, spread over all, one at a time
-WARM_UP = 2
-
-Score = Callable[[Tensor], np.ndarray]
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What every method faces: `calib` (M, S, S, C) and `images` (N, S, S, C), float32 in [0, 1]; `masks` bool
-    (N, S, S); `cases`, a row per image with label and mask_known; the smallest region that counts, in pixels."""
-
-    calib: np.ndarray
-    images: np.ndarray
-    masks: np.ndarray
-    cases: pd.DataFrame
-    area: int
-    synthetic: bool
 
 
 @dataclass(frozen=True)
@@ -94,7 +70,8 @@ def names_of(wanted: Sequence[str]) -> list[str]:
 
 
 def compare(root: Path, settings: Settings, configs: Baselines, names: Sequence[str]) -> Comparison:
-    """Score the methods `names` on a category whose stages have run; baselines are trained where no cache has them.
+    """Score the methods `names` on a category whose stages have run; variants and baselines are trained where no
+    cache has them.
 
     Raises UserError where the category has no package yet.
     """
@@ -102,44 +79,10 @@ def compare(root: Path, settings: Settings, configs: Baselines, names: Sequence[
     inspector = Inspector.load(stage.folder(root, settings.category, "package"), str(device))
     trial = load_trial(root, settings, inspector)
     rows = list(package_rows(root, settings, inspector, trial, names))
+    rows += variant_rows(root, settings, inspector, trial, [name for name in names if name in variants.VARIANTS])
     rows += baseline_rows(root, settings, configs, inspector, trial, [name for name in names if name in CLASSES])
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     return Comparison(settings.category, table, protocol(inspector, trial, settings.evaluate))
-
-
-def load_trial(root: Path, settings: Settings, inspector: Inspector) -> Trial:
-    """The calibration normals that the package's thresholds came from, and the test cases, at the model's size."""
-    folder = stage.folder(root, settings.category, "augment")
-    manifest = pd.read_csv(folder / "manifest.csv", keep_default_na=False)
-    white, size = float(inspector.calibration["white"]), inspector.image_size
-    calib = np.array(open_images(folder, "calib")[: inspector.calibration["images"]]).astype(np.float32)
-    synthetic, todo = cases(root / "data" / settings.category, manifest, inspector, settings.seed)
-    images, masks, rows = [], [], []
-    for case in todo:
-        image, mask = case.read()
-        truth = np.zeros(image.shape[:2], bool) if mask is None else mask
-        images.append(unit(image, inspector.channels, white, size))
-        masks.append(cv2.resize(truth.astype(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST) > 0)
-        rows.append({"path": case.path, "label": case.label, "mask_known": int(mask is not None or not case.label)})
-    return Trial(np.clip(calib / np.float32(white), 0, 1), np.stack(images), np.stack(masks), pd.DataFrame(rows),
-                 inspector.min_area, synthetic)  # fmt: skip
-
-
-def judge(threshold: float, maps: np.ndarray, trial: Trial, config: Evaluate) -> dict[str, float]:
-    """METRICS at a threshold and the threshold itself, from the maps (N, S, S) of the test."""
-    scores = np.array([metrics.area_score(m, trial.area) for m in maps])
-    labels, known = trial.cases.label.to_numpy(), trial.cases.mask_known.to_numpy() == 1
-    return pixel_metrics(maps[known], trial.masks[known], threshold, config) | {
-        "image_auroc": metrics.auroc(labels, scores),
-        "image_balanced_accuracy": metrics.balanced_accuracy(labels, scores > threshold),
-        "image_f1": metrics.f1(labels, scores > threshold),
-        "threshold": threshold,
-    }
-
-
-def highest(calib: np.ndarray, area: int) -> float:
-    """The threshold that the maps (M, S, S) of normal images give."""
-    return max(metrics.area_score(m, area) for m in calib)
 
 
 def thresholds(root: Path, category: str) -> dict[str, float]:
@@ -159,9 +102,7 @@ def package_rows(
     The base maps of all scores come from one look at each image.
     """
     detector, device, category = inspector.detector, inspector.device, settings.category
-    folders = [stage.folder(root, category, name) for name in ("train_vqvae", "train_prior")]
-    seconds = sum(float(pd.read_csv(folder / "curves.csv").seconds.iloc[-1]) for folder in folders)
-    size = _megabytes(detector.vqvae) + _megabytes(detector.prior)
+    seconds, size = training_seconds(root, category), _megabytes(detector.vqvae) + _megabytes(detector.prior)
     ruled = {name: name for name in names if name in detector.scores}
     unruled = {name: NO_RULE[name] for name in names if NO_RULE.get(name) in detector.scores}
     for rule, todo in ((detector.neighbour_rule, ruled), (False, unruled)):
@@ -187,6 +128,41 @@ def package_rows(
                 "megabytes": size,
                 "note": "" if todo is ruled or detector.neighbour_rule else "the package has no rule either",
             }
+
+
+def training_seconds(root: Path, category: str) -> float:
+    """What the training of both networks took."""
+    folders = [stage.folder(root, category, name) for name in ("train_vqvae", "train_prior")]
+    return sum(float(pd.read_csv(folder / "curves.csv").seconds.iloc[-1]) for folder in folders)
+
+
+def variant_rows(
+    root: Path, settings: Settings, inspector: Inspector, trial: Trial, names: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """The method with other settings, trained and calibrated or loaded, by the score that its own calibration chose.
+
+    Where the package has those settings itself, the row has only a note.
+    """
+    category, device = settings.category, inspector.device
+    for name in names:
+        row = {"method": name, "what": variants.VARIANTS[name].title, "chosen": False, "note": ""}
+        if variants.same(inspector, name):
+            yield row | {"note": "left out: the package is one, see its own rows"}
+            continue
+        other = variants.fit_or_load(root, category, name, device)
+        here, score = other.detector, str(other.calibration["score"])
+        maps = look((here,), trial.images, 1.0, f"compare@{category} {name}")
+        measured = judge(other.pixel_threshold, here.score(maps, score), trial, settings.evaluate)
+        yield (
+            row
+            | measured
+            | {
+                "what": f"{row['what']}: {_what(score)}",
+                "fit_seconds": training_seconds(variants.folder(root, category, name), category),
+                "inference_ms": milliseconds(_scorer(here, score), trial.images, device),
+                "megabytes": _megabytes(here.vqvae) + _megabytes(here.prior),
+            }
+        )
 
 
 def baseline_rows(
@@ -218,24 +194,6 @@ def baseline_rows(
         )
 
 
-def maps_of(score: Score, images: np.ndarray, device: torch.device) -> np.ndarray:
-    """Score maps (N, S, S) of images (N, S, S, C), batch by batch."""
-    batches = [images[i : i + BATCH] for i in range(0, len(images), BATCH)]
-    return np.concatenate([score(to_tensor(batch, 1.0, device)).astype(np.float32) for batch in batches])
-
-
-def milliseconds(score: Score, images: np.ndarray, device: torch.device) -> float:
-    """Mean time from an image at the model's size to its score map, one image at a time, after a warm-up."""
-    picks = np.unique(np.linspace(0, len(images) - 1, TIMED).astype(int))
-    tensors = [to_tensor(images[i : i + 1], 1.0, device) for i in picks]
-    for x in tensors[:WARM_UP]:
-        score(x)
-    started = time.perf_counter()
-    for x in tensors:
-        score(x)
-    return (time.perf_counter() - started) * 1e3 / len(tensors)
-
-
 def protocol(inspector: Inspector, trial: Trial, config: Evaluate) -> str:
     """What the numbers are and how they came about."""
     normal = int((trial.cases.label == 0).sum())
@@ -252,7 +210,8 @@ def protocol(inspector: Inspector, trial: Trial, config: Evaluate) -> str:
         "else the machine was doing. inference_ms: from an image at this size to its score map, one at a time. "
         "megabytes: weights. The package's rows share one training, eta "
         f"{inspector.calibration['eta']:g} (also without the rule), time and size of both its networks; the score "
-        "marked `chosen` is the one that the calibration images chose."
+        "marked `chosen` is the one that the calibration images chose. A variant has a training, eta and score of its "
+        "own, chosen in the same way."
     )
 
 
@@ -263,7 +222,7 @@ def _what(score: str) -> str:
 
 
 def _scorer(detector: Detector, name: str) -> Score:
-    return lambda x: detector.score(detector.look(x, SCORES[name])[0], name)
+    return lambda x: detector.score(detector.look(x, detector.scores[name])[0], name)
 
 
 def _megabytes(model: nn.Module) -> float:

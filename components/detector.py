@@ -13,7 +13,7 @@ from components.errors import UserError
 from components.features.model import FeatureVQVAE
 from components.features.normality import Normality
 from components.prior.pixelsnail import PixelSNAIL
-from components.scoremap import FEATURE_MAPS, PIXEL_MAPS, Evidence, base_maps, examine
+from components.scoremap import BUDGET_MAPS, FEATURE_MAPS, PIXEL_MAPS, Evidence, base_maps, examine
 from components.standard import Standard
 from components.vqvae.model import VQVAE
 
@@ -34,6 +34,16 @@ PIXEL_SCORES: dict[str, tuple[str, ...]] = {
 # These see an image through its codes alone.
 PIXEL_CANDIDATES = ("restored", "likelihood", "restored_likelihood", "likelihood+restored")
 
+# Of a model that allocates its codes by context (components/vqvae/patches.py): where normal parts get few codes and
+# this one gets many, or the other way round, something is other than usual.
+BUDGET_SCORES: dict[str, tuple[str, ...]] = {
+    "budget": ("budget",),
+    "likelihood+budget": ("restored_likelihood", "budget"),
+    "likelihood+restored+budget": ("restored_likelihood", "restored", "budget"),
+}
+BUDGET_CANDIDATES = ("likelihood+budget", "likelihood+restored+budget")
+TWO_SIDED = ("budget",)  # maps that are as suspect below what is usual as above it
+
 # Over features all see the image through the frozen network. Standardised by one mean and deviation for all
 # places: what differs from place to place is in `components.features.normality` already, as far as it helps.
 FEATURE_SCORES: dict[str, tuple[str, ...]] = {
@@ -47,7 +57,7 @@ FEATURE_SCORES: dict[str, tuple[str, ...]] = {
     "mahalanobis+likelihood": ("mahalanobis", "restored_likelihood"),
     "restored_likelihood": ("restored_likelihood",),
 }
-SCORES = PIXEL_SCORES | FEATURE_SCORES
+SCORES = PIXEL_SCORES | BUDGET_SCORES | FEATURE_SCORES
 FEATURE_CANDIDATES = (
     "residual", "mahalanobis", "layers", "layers+residual", "mahalanobis+residual", "mahalanobis+deviation",
 )  # fmt: skip
@@ -73,17 +83,23 @@ class Detector:
     @property
     def maps(self) -> tuple[str, ...]:
         """The base maps that it can draw."""
-        return FEATURE_MAPS if self.over_features else PIXEL_MAPS
+        if self.over_features:
+            return FEATURE_MAPS
+        return PIXEL_MAPS + BUDGET_MAPS if self.vqvae.allocates else PIXEL_MAPS
 
     @property
     def scores(self) -> dict[str, tuple[str, ...]]:
         """The scores that it knows, each with the base maps it is made of."""
-        return FEATURE_SCORES if self.over_features else PIXEL_SCORES
+        if self.over_features:
+            return FEATURE_SCORES
+        return PIXEL_SCORES | BUDGET_SCORES if self.vqvae.allocates else PIXEL_SCORES
 
     @property
     def candidates(self) -> tuple[str, ...]:
         """The scores that `auto` may choose from."""
-        return FEATURE_CANDIDATES if self.over_features else PIXEL_CANDIDATES
+        if self.over_features:
+            return FEATURE_CANDIDATES
+        return PIXEL_CANDIDATES + BUDGET_CANDIDATES if self.vqvae.allocates else PIXEL_CANDIDATES
 
     def look(self, image: Tensor, names: Iterable[str] | None = None) -> tuple[dict[str, np.ndarray], Evidence]:
         """The base maps in `names` (by default all), float32 (B, S, S), and the evidence, for images
@@ -98,5 +114,8 @@ class Detector:
             raise UserError(f"score '{name}' is not known; use auto or one of {', '.join(self.scores)}")
         if name == "restored":
             return maps[name]
-        parts = [self.standards[part].apply(maps[part]) for part in self.scores[name]]
+        parts = []
+        for part in self.scores[name]:
+            deviations = self.standards[part].apply(maps[part])
+            parts.append(np.abs(deviations) if part in TWO_SIDED else deviations)
         return np.stack(parts).sum(0).astype(np.float32)

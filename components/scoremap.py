@@ -105,7 +105,7 @@ def base_maps(
 
     `likelihood` is -log p(z_i | z_<i), mean over the reading orders; `restored_likelihood` is
     -log p(z_i | r_<i): given the restored codes, a defect no longer casts doubt on the good codes after it.
-    FEATURE_MAPS' first four are those of `normality`.
+    `budget` is the probability of codes of their own. FEATURE_MAPS' first four are those of `normality`.
     """
     size = evidence.image.shape[-1]
 
@@ -126,6 +126,8 @@ def base_maps(
             surprise([r.likelihood_restored for r in evidence.restorations]), size, SMOOTHING
         ),
     }
+    if evidence.budget is not None:
+        draw["budget"] = partial(grow, evidence.budget, size, SMOOTHING)
     names = tuple(names)
     residual = [name for name in names if name not in draw]
     if residual and normality is not None:

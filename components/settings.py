@@ -171,8 +171,8 @@ def read_params(root: Path) -> dict[str, Any]:
     return params
 
 
-def load(root: Path, category: str) -> Settings:
-    """Resolve the settings of one category.
+def load(root: Path, category: str, vqvae: dict[str, Any] | None = None) -> Settings:
+    """Resolve the settings of one category; `vqvae` overrides its overrides, for what is tried beside them.
 
     Raises UserError for a category that was never imported, an unknown key (the nearest valid name is
     offered), a missing key or a value of the wrong type.
@@ -186,6 +186,7 @@ def load(root: Path, category: str) -> Settings:
     check_known(base, (*SECTIONS, FEATURES), source)
     overrides = mapping(mapping(params["overrides"], "").get(category), f"params.yaml overrides.{category}")
     check_known(overrides, tuple(SECTIONS), f"params.yaml overrides.{category}")
+    overrides |= {"vqvae": mapping(overrides.get("vqvae"), "overrides vqvae") | (vqvae or {})}
     theirs = mapping(base.get(FEATURES), f"{source} {FEATURES}")
     check_known(theirs, tuple(SECTIONS), f"{source} {FEATURES}")
     own = (mapping(base.get("vqvae"), f"{source} vqvae"), mapping(overrides.get("vqvae"), "overrides vqvae"))

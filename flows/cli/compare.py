@@ -26,11 +26,13 @@ def compare(
     categories: Annotated[list[str], typer.Argument(metavar="CATEGORY...", help="Categories whose model is trained.")],
     methods: Annotated[
         str,
-        typer.Option(help="Methods by name, with commas between; `package` and `baselines` name all of theirs."),
+        typer.Option(
+            help="Methods by name, with commas between; `package`, `variants` and `baselines` name all of theirs."
+        ),
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Put the model, its ablations and the papers' baselines into one table, trained on the same images."""
+    """Put the model, its ablations and variants, and the papers' baselines into one table."""
     root = workspace()
     for category in categories:
         known(root, category)
@@ -58,18 +60,24 @@ def _show(one: Compared) -> None:
 
 def choose(
     category: Category,
+    among: Annotated[
+        str, typer.Option(help="Codes of `pixels`, `patches` or `features`, with commas between; all without it.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Train over pixels and over features up to calibration; name the better one in params.yaml."""
+    """Train codes of pixels, patches and features up to calibration; name the best in params.yaml."""
     root = workspace()
     known(root, category)
     with clean_stdout():
         from flows.latent import choose as choose_latent
 
-        chosen = choose_latent(root, category, lambda line: print(line, file=sys.stderr))
+        wanted = [word.strip() for word in among.split(",") if word.strip()]
+        chosen = choose_latent(root, category, wanted, lambda line: print(line, file=sys.stderr))
+    settings = {"latent": chosen.latent, "allocation": chosen.allocation}
     if as_json:
-        emit({"category": category, "latent": chosen.latent, "before": chosen.before, "table": chosen.table})
+        emit({"category": category, "codes": chosen.codes, "before": chosen.before, "table": chosen.table} | settings)
         return
     show(f"{category}: AUROC on hard negatives of calibration images", list(chosen.table.columns),
          chosen.table.to_numpy().tolist())  # fmt: skip
-    typer.echo(f"params.yaml has latent: {chosen.latent} for {category}; `kintsugi run {category}` makes its model")
+    said = ", ".join(f"{key}: {value}" for key, value in settings.items())
+    typer.echo(f"params.yaml has {said} for {category}; `kintsugi run {category}` makes its model")

@@ -1,4 +1,4 @@
-"""`kintsugi choose`: both latents trained, the better on hard negatives named, nothing lost on the way."""
+"""`kintsugi choose`: all codes trained, the best on hard negatives named, nothing lost on the way."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ran
 
 
-def test_the_better_latent_is_named_and_no_further_stage_runs(
+def test_the_best_codes_are_named_and_no_further_stage_runs(
     tmp_path: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tiny.make(tmp_path / "plant", features=SMALL)
@@ -48,10 +48,15 @@ def test_the_better_latent_is_named_and_no_further_stage_runs(
     torch.save(published(), tmp_path / "weights.pth")
     monkeypatch.setenv(backbone.WEIGHTS, str(tmp_path / "weights.pth"))
     chosen = latent.choose(root, "brick")
-    assert set(chosen.table.latent) == set(settings.LATENTS) and chosen.before == "pixels"
-    assert chosen.table["mean"].is_monotonic_decreasing and chosen.latent == chosen.table.latent[0]
-    assert settings.load(root, "brick").vqvae.latent == chosen.latent
+    assert set(chosen.table.codes) == set(latent.CONTENDERS) and chosen.before == "pixels"
+    assert chosen.table["mean"].is_monotonic_decreasing and chosen.codes == chosen.table.codes[0]
+    named = settings.load(root, "brick").vqvae
+    assert (named.latent, named.allocation) == (chosen.latent, chosen.allocation)
+    assert latent.in_force(named) == chosen.codes
     kinds = [column for column in chosen.table if str(column).endswith(("_image", "_pixel"))]
     assert chosen.table["mean"].to_numpy() == pytest.approx(chosen.table[kinds].mean(axis=1).to_numpy())
 
     assert not {"package", "evaluate"} & set(trained), "no test image is looked at"
+
+    with pytest.raises(UserError, match="did you mean 'patches'"):
+        latent.choose(root, "brick", ["patch"])

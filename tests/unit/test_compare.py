@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,20 +12,9 @@ import torch
 from ruamel.yaml import YAML
 from scipy import ndimage
 
-from components import compare, evaluate, metrics, settings
+from components import compare, evaluate, metrics, settings, variants
 from components.baselines.settings import load
-from components.compare import (
-    GROUPS,
-    METRICS,
-    NAMES,
-    NO_RULE,
-    TIMED,
-    Trial,
-    highest,
-    judge,
-    milliseconds,
-    names_of,
-)  # fmt: skip
+from components.compare import GROUPS, NAMES, NO_RULE, names_of
 from components.detector import PIXEL_SCORES
 from components.errors import UserError
 from components.evaluate.protocol import measure
@@ -33,7 +23,9 @@ from components.folds import look
 from components.inspector import Inspector
 from components.settings import Evaluate
 from components.standard import standard
-from tests.artifacts_fixture import Fabricator, make_workspace, write_bundle
+from components.trial import METRICS, TIMED, WARM_UP, Trial, highest, judge, milliseconds
+from tests import tiny
+from tests.artifacts_fixture import REPO, Fabricator, make_workspace, write_bundle
 
 SIDE = 32
 CONFIG = Evaluate(0.3, 1)
@@ -176,4 +168,45 @@ def test_inference_is_timed_one_image_at_a_time():
     shapes = []
     images = np.zeros((100, 8, 8, 1), np.float32)
     assert milliseconds(lambda x: shapes.append(x.shape) or x.numpy(), images, CPU) > 0
-    assert len(shapes) == TIMED + compare.WARM_UP and set(shapes) == {(1, 1, 8, 8)}
+    assert len(shapes) == TIMED + WARM_UP and set(shapes) == {(1, 1, 8, 8)}
+
+
+def test_a_variant_is_trained_once_by_the_packages_stages(workspace, monkeypatch, capsys):
+    """Patch-aware codes, from the images that the package learnt from; a second look trains nothing."""
+    tiny.shrink(workspace)
+    facts = {"white": 255, "channels": 3, "size": SIDE, "policy": "object"}
+    augment = workspace / "artifacts" / "brick" / "augment"
+    (augment / "summary.json").write_text(json.dumps(facts))
+    np.save(augment / "images-plain.npy", np.load(augment / "images-val.npy"))
+    row = rows_of(workspace, ["patch_aware"])[0].loc["patch_aware"]
+    own = variants.folder(workspace, "brick", "patch_aware")
+    packaged = Inspector.load(own / "artifacts/brick/package")
+    assert packaged.detector.vqvae.allocates and variants.same(packaged, "patch_aware")
+    assert 0 <= row.image_auroc <= 1 and row.fit_seconds > 0 and row.megabytes > 0 and not row.chosen
+    assert compare._what(packaged.calibration["score"]) in row.what
+    assert "patch_aware: calibrate" in capsys.readouterr().out
+
+    again = rows_of(workspace, ["patch_aware"])[0].loc["patch_aware"]
+    assert "patch_aware: " not in capsys.readouterr().out, "all of it was there"
+    assert row[list(METRICS)].equals(again[list(METRICS)])
+    tiny.shrink(workspace, calibrate={"min_area": 0.01})
+    rows_of(workspace, ["variants"])
+    told = capsys.readouterr().out
+    assert "patch_aware: calibrate" in told and "patch_aware: train" not in told
+
+    monkeypatch.setattr(variants, "same", lambda *_: True)
+    left_out = rows_of(workspace, ["patch_aware"])[0].loc["patch_aware"]
+    assert "its own rows" in left_out.note and np.isnan(left_out.image_auroc)
+
+
+def test_a_variants_stages_depend_on_what_the_graph_says():
+    graph = settings.read_yaml(REPO / "dvc.yaml")["stages"]
+    for step, (_, sections, code) in variants.STEPS.items():
+        deps = {Path(dep) for dep in graph[step]["deps"]}
+        assert {Path("components") / name for name in code} == {dep for dep in deps if dep.parts[0] == "components"} - (
+            {Path("components/vqvae"), Path("components/features")} if step != "train_vqvae" else set()
+        ), step
+        named = {
+            key for each in graph[step].get("params", []) for file, keys in each.items() if "/" in file for key in keys
+        }
+        assert set(sections) == named - {"features"}, step
