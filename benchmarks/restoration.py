@@ -49,10 +49,11 @@ def main() -> int:
         x = torch.from_numpy(unit(image, inspector.channels, inspector.calibration["white"], inspector.image_size))
         with torch.no_grad():
             codes = inspector.detector.vqvae.encode(x[None].permute(0, 3, 1, 2))
+        coarse = inspector.detector.vqvae.coarse(codes)
         started = time.perf_counter()
-        fast = restore(prior, codes, eta, rule)
+        fast = restore(prior, codes, eta, rule, coarse=coarse)
         middle = time.perf_counter()
-        slow = restore_naively(prior, codes, eta, rule, every_position=True)
+        slow = restore_naively(prior, codes, eta, rule, every_position=True, coarse=coarse)
         ended = time.perf_counter()
         differing += int((fast.codes != slow).sum())
         rows.append({
