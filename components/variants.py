@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 STEPS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "train_vqvae": ("vqvae.train", ("vqvae",), ("vqvae", "features", "arrays.py", "training.py")),
     "extract_codes": ("codes", (), ("codes.py",)),
-    "train_prior": ("prior.train", ("prior",), ("prior",)),
+    "train_prior": ("prior.train", ("prior",), ("prior", "training.py")),
     "calibrate": (
         "calibrate", ("calibrate",),
         ("calibrate.py", "detector.py", "folds.py", "negatives.py", "standard.py", "metrics.py", "restore.py",
