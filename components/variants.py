@@ -22,9 +22,9 @@ from components.settings import Settings
 HERE = Path(__file__).parent
 # Each stage: its module, the sections of the settings and the code that decide its result.
 STEPS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
-    "train_vqvae": ("vqvae.train", ("vqvae",), ("vqvae", "features", "arrays.py", "training.py")),
+    "train_vqvae": ("vqvae.train", ("vqvae",), ("vqvae", "features", "arrays.py", "parallel.py", "training.py")),
     "extract_codes": ("codes", (), ("codes.py",)),
-    "train_prior": ("prior.train", ("prior",), ("prior", "training.py")),
+    "train_prior": ("prior.train", ("prior",), ("prior", "parallel.py", "training.py")),
     "calibrate": (
         "calibrate", ("calibrate",),
         ("calibrate.py", "detector.py", "folds.py", "negatives.py", "standard.py", "metrics.py", "restore.py",

@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from components import parallel
+
 BINS = 33  # of the histogram, an odd number: one bin is around 0, 8 grey values wide
 LEAST = 1e-6  # a mean richness below this is none: every budget is 0
 
@@ -42,8 +44,10 @@ def richness(x: Tensor, side: int) -> Tensor:
 
 
 def budgets(rich: Tensor, budget: float) -> Tensor:
-    """b_r for the richness h_r of a batch's regions (B, r, r): in [0, 1], the richer the more."""
-    return (budget * rich / rich.mean().clamp_min(LEAST)).clamp(max=1)
+    """b_r for the richness h_r of a batch's regions (B, r, r), the batch being that of all processes that train
+    together: in [0, 1], the richer the more."""
+    mean = parallel.total(rich.mean()) / parallel.size()
+    return (budget * rich / mean.clamp_min(LEAST)).clamp(max=1)
 
 
 def budget_loss(share: Tensor, target: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from components import parallel
 from components.settings import VQVAE as Config
 from components.vqvae.budget import budget_loss, budgets, richness
 from components.vqvae.codebook import Codebook
@@ -104,7 +105,7 @@ class PatchVQVAE(VQVAE):
         error = F.mse_loss(reconstruction.float(), x)
         rich = richness(x, CELL * x.shape[-1] // codes.shape[-1])
         over = budget_loss(logits.softmax(1)[:, FINE], budgets(rich, self.config.budget))
-        return error / x.var() + self.config.budget_weight * over, error, codes, codebook, commitment
+        return error / parallel.variance(x) + self.config.budget_weight * over, error, codes, codebook, commitment
 
     def quantise(self, features: Tensor) -> Tensor:
         return self.allocate(features)[0]
