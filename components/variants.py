@@ -66,7 +66,7 @@ def fit_or_load(root: Path, category: str, name: str, device: torch.device) -> I
     images.parent.mkdir(parents=True, exist_ok=True)
     if not images.is_symlink():
         images.symlink_to(os.path.relpath(source, images.parent), target_is_directory=True)
-    arrays = sorted([*source.glob("images-*.npy"), source / "summary.json"])
+    arrays = sorted([*source.glob("*.npy"), source / "summary.json"])
     done = stage.read_json(own / "keys.json") if (own / "keys.json").is_file() else {}
     key = stage.inputs_key(resolved.seed, *arrays)
     for step, (module, _, _) in STEPS.items():
