@@ -2,19 +2,71 @@
 
 from __future__ import annotations
 
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
 import torch
+from numpy.lib import format as npy
 from torch import Tensor
 
 from components.dataset.images import resize
 
 
-def open_images(folder: Path, part: str) -> np.ndarray:
-    """The memory-mapped array (N, S, S, C) of a part; nothing is read before it is indexed."""
-    return np.load(folder / f"images-{part}.npy", mmap_mode="r")
+class Images:
+    """Stored images (N, S, S, C), uint8 or uint16, of which an index or a slice reads its own.
+
+    No memory map: its pages count as the process's memory once they were touched, and after one pass over the
+    training images that is all of them.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file: BinaryIO = path.open("rb")  # closed with the object
+        major, _ = npy.read_magic(self._file)
+        header = npy.read_array_header_1_0 if major == 1 else npy.read_array_header_2_0
+        self.shape, _, self.dtype = header(self._file)
+        self._start = self._file.tell()
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __getitem__(self, picks: slice | np.ndarray) -> np.ndarray:
+        """The images at `picks`, as an array of their own (n, S, S, C)."""
+        places = range(*picks.indices(len(self))) if isinstance(picks, slice) else [int(place) for place in picks]
+        out = np.empty((len(places), *self.shape[1:]), self.dtype)
+        size = out[:1].nbytes
+        for at, place in enumerate(places):
+            if not 0 <= place < len(self):
+                raise IndexError(f"image {place} of {len(self)}")
+            view = memoryview(out[at]).cast("B")
+            read = os.preadv(self._file.fileno(), [view], self._start + place * size)
+            if read != size:
+                raise OSError(f"{self._file.name} ends early; run the stage augment again")
+        return out
+
+
+def open_images(folder: Path, part: str) -> Images:
+    """The stored images of a part; nothing is read before it is indexed."""
+    return Images(folder / f"images-{part}.npy")
+
+
+@contextmanager
+def new_images(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[BinaryIO]:
+    """A file for `Images` of `shape`, open for their bytes, which are written in the images' order.
+
+    ValueError when other than that many were written.
+    """
+    with path.open("wb") as file:
+        npy.write_array_header_1_0(file, {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape})
+        end = file.tell() + math.prod(shape) * dtype.itemsize
+        yield file
+        if file.tell() != end:
+            raise ValueError(f"{path.name} holds {file.tell()} bytes where {end} were meant")
 
 
 def to_tensor(images: np.ndarray, white: float, device: torch.device) -> Tensor:

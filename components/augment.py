@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from components import stage
-from components.arrays import to_channels, unit
+from components.arrays import new_images, to_channels, unit
 from components.dataset.images import bits_used, read_image, read_mask, resize, resize_mask
 from components.dataset.known_defects import PART, check_known, list_known
 from components.dataset.manifest import build_manifest, check
@@ -25,7 +25,8 @@ from components.dataset.split import assign_parts
 from components.settings import Augment, Settings
 
 PLAIN = 1000  # images kept as they are as well: what is measured on them is measured as it will be served
-BLOCK = 64  # images in flight: bounds memory whatever the number of images
+BLOCK = 64  # images in flight: bounds memory whatever the number of images, or of variants of each
+FEWEST = 4  # in flight, for the threads to have work
 
 
 def augmented(image: np.ndarray, config: Augment, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -74,7 +75,7 @@ def run(root: Path, settings: Settings) -> None:
     channels = 1 if (normals.channels == 1).all() else 3
     deep = bool((normals.bit_depth > 8).any())
     out = stage.fresh_folder(root, settings.category, "augment")
-    counts, bits = {}, 8
+    counts, bits, dtype = {}, 8, np.dtype(np.uint16 if deep else np.uint8)
     for part in ("train", "plain", "val", "calib"):
         rows = normals[normals.part.isin(["train", "val"] if part == "plain" else [part])]
         if part == "plain":
@@ -82,20 +83,15 @@ def run(root: Path, settings: Settings) -> None:
         rows = rows.reset_index(drop=True)
         copies = max(1, round(settings.augment.images / len(rows))) if part == "train" else 0
         count = len(rows) * max(copies, 1)
-        array = np.lib.format.open_memmap(
-            out / f"images-{part}.npy",
-            "w+",
-            np.uint16 if deep else np.uint8,
-            (count, config.size, config.size, channels),
-        )
-        for place, image, used in _decoded(source, rows, settings, channels, deep, copies):
-            array[place] = image
-            bits = max(bits, used)
-        array.flush()
+        shape = (count, config.size, config.size, channels)
+        with new_images(out / f"images-{part}.npy", shape, dtype) as file:
+            for variants, used in _decoded(source, rows, settings, channels, deep, copies):
+                file.write(np.ascontiguousarray(variants).data)
+                bits = max(bits, used)
         counts[part] = count
         print(f"augment {part}: {count} images from {len(rows)}", flush=True)
     if len(known):
-        images, masks = _read_known(source, known, settings, channels, 2**bits - 1, array.dtype)
+        images, masks = _read_known(source, known, settings, channels, 2**bits - 1, dtype)
         np.save(out / f"images-{PART}.npy", images)
         np.save(out / f"masks-{PART}.npy", masks)
         manifest, counts[PART] = pd.concat([manifest, known], ignore_index=True), len(known)
@@ -111,24 +107,26 @@ def run(root: Path, settings: Settings) -> None:
 
 def _decoded(
     source: Path, rows: pd.DataFrame, settings: Settings, channels: int, deep: bool, copies: int
-) -> Iterator[tuple[slice, np.ndarray, int]]:
-    """Each row's place in the array, its images (copies or 1, S, S, C) and the bits that it uses."""
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Of each row in its turn the images (copies or 1, S, S, C) and the bits that it uses."""
     size = settings.dataset.size
 
-    def one(index: int) -> tuple[slice, np.ndarray, int]:
+    def one(index: int) -> tuple[np.ndarray, int]:
         image = read_image(source / str(rows.path[index]), settings.dataset.max_megapixels)
         image = to_depth(to_channels(image, channels), deep)
         used = bits_used(image)
         if not copies:
-            return slice(index, index + 1), resize(image, size)[None], used
+            return resize(image, size)[None], used
         # Seeded by the bytes' hash: an image's variants do not move when others join the folder.
         rng = np.random.default_rng([settings.seed, int(str(rows.sha256[index])[:8], 16)])
-        variants = np.stack([augmented(image, settings.augment, size, rng) for _ in range(copies)])
-        return slice(index * copies, (index + 1) * copies), variants, used
+        variants = np.empty((copies, size, size, channels), image.dtype)
+        for variant in variants:
+            variant[...] = augmented(image, settings.augment, size, rng)
+        return variants, used
 
     with ThreadPoolExecutor() as pool:
         indices = iter(range(len(rows)))
-        while block := list(islice(indices, BLOCK)):
+        while block := list(islice(indices, max(FEWEST, BLOCK // max(copies, 1)))):
             yield from pool.map(one, block)
 
 

@@ -28,13 +28,16 @@ def run(root: Path, settings: Settings) -> None:
     codes: dict[str, np.ndarray] = {}
     for part in ("train", "val", "calib"):
         array = open_images(images, part)
-        batches = [model.encode(to_tensor(array[i : i + BATCH], white, device)) for i in range(0, len(array), BATCH)]
-        codes[part] = torch.cat(batches).cpu().numpy().astype(np.int16)
+        batches = [  # as int16 at once: in torch's int64 the codes of many images take more room than the network
+            model.encode(to_tensor(array[i : i + BATCH], white, device)).cpu().numpy().astype(np.int16)
+            for i in range(0, len(array), BATCH)
+        ]
+        codes[part] = np.concatenate(batches)
         print(f"extract_codes@{settings.category} {part}: {len(array)} images", flush=True)
     out = stage.fresh_folder(root, settings.category, "extract_codes")
     np.savez_compressed(out / "codes.npz", allow_pickle=False, **codes)
     size = len(model.codebook.vectors)
-    used, perplexity = usage(torch.from_numpy(codes["train"].astype(np.int64)), size)
+    used, perplexity = usage(torch.from_numpy(codes["train"]), size)
     facts = {
         "codebook_size": size,
         "grid": int(codes["train"].shape[1]),

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from components.arrays import to_tensor
+from components.arrays import Images, to_tensor
 from components.detector import Detector
 from components.features.normality import Sums
 from components.scoremap import examine
@@ -23,7 +23,7 @@ FOLDS = 5
 
 
 def fitted(
-    detector: Detector, normals: np.ndarray, plain: np.ndarray, white: float, name: str
+    detector: Detector, normals: np.ndarray, plain: np.ndarray | Images, white: float, name: str
 ) -> tuple[Detector, tuple[Detector, ...]]:
     """The detector with the statistics of all normal images, and for each fold of `normals` (N, S, S, C) one without
     its images. `plain` (M, S, S, C) are the normal images of the other parts. Over pixels there is nothing to fit
@@ -42,7 +42,7 @@ def fitted(
     )
 
 
-def residuals(detector: Detector, images: np.ndarray, white: float, name: str) -> Iterator[torch.Tensor]:
+def residuals(detector: Detector, images: np.ndarray | Images, white: float, name: str) -> Iterator[torch.Tensor]:
     """Features minus those of the restored codes, (B, F, s, s), batch by batch."""
     device = next(detector.vqvae.parameters()).device
     for i in range(0, len(images), BATCH):

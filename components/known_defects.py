@@ -40,7 +40,7 @@ class Known:
 
     def at_most(self, count: int) -> Known:
         """`count` of them or fewer, evenly drawn from the kinds in their order."""
-        step = max(1, -(-len(self.images) // count))
+        step = stride(len(self.images), count)
         return Known(self.images[::step], self.masks[::step], self.rows.iloc[::step], self.given)
 
     def measure(self, maps: np.ndarray, usual: Sequence[float], area: int) -> dict[str, float]:
@@ -64,9 +64,14 @@ def read(augmented: Path, count: int) -> Known | None:
     rows = manifest.loc[manifest["part"] == "known", ["path", "defect"]].reset_index(drop=True)
     if rows.empty:
         return None
-    masks = np.load(augmented / "masks-known.npy", mmap_mode="r")
-    few = Known(open_images(augmented, "known"), masks, rows, len(rows)).at_most(count)
-    return Known(np.array(few.images), np.array(few.masks), few.rows, few.given)
+    step = stride(len(rows), count)
+    masks = np.load(augmented / "masks-known.npy")
+    return Known(open_images(augmented, "known")[::step], masks[::step], rows.iloc[::step], len(rows))
+
+
+def stride(length: int, count: int) -> int:
+    """The least step that takes at most `count` of `length`."""
+    return max(1, -(-length // count))
 
 
 def easy(table: pd.DataFrame) -> pd.Series:

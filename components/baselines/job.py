@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from components.arrays import to_tensor
+from components.arrays import Images, to_tensor
 from components.scoremap import distance
 from components.training import Plan, batch_indices, fit
 
@@ -36,8 +36,8 @@ class Job:
     key of all that decides the result."""
 
     name: str  # METHOD@CATEGORY, for progress
-    train: np.ndarray
-    val: np.ndarray
+    train: np.ndarray | Images
+    val: np.ndarray | Images
     white: float
     seed: int
     device: torch.device

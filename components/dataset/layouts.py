@@ -164,9 +164,12 @@ def _place_defects(defects: Path, folder: Path) -> dict[Path, str]:
 def _place_masks(masks: Path, places: dict[Path, str], folder: Path) -> list[str]:
     """Copy each mask to its image's kind and stem in `folder`; return the images that have none."""
     found: dict[Path, list[Path]] = {}
+    named: dict[str, list[Path]] = {}
+    for image in places:
+        named.setdefault(image.stem, []).append(image)
     for mask in sorted(p for p in masks.rglob("*") if p.is_file() and _is_image(p)):
         stem = mask.stem.removesuffix(MASK_ENDING)
-        images = [i for i in places if stem == i.stem]
+        images = named.get(stem, [])
         same_kind = [i for i in images if places[i].split("/")[0] == mask.parent.name]
         images = same_kind or images
         if not images:
@@ -205,7 +208,8 @@ def _hashed(free: list[Path]) -> set[str]:
 
 
 def _skipped(base: Path, taken: list[Path]) -> list[str]:
-    others = [p.name for p in files_of(base) if p not in taken]
+    images = set(taken)  # asked once for every file of the folder
+    others = [p.name for p in files_of(base) if p not in images]
     inside = [f"{f.name}/" for f in _folders(base)]
     return [f"{len(others + inside)} left out, not images: {_some(others + inside)}"] if others or inside else []
 

@@ -27,12 +27,12 @@ def run(root: Path, settings: Settings) -> None:
     facts = stage.read_json(source / "summary.json")
     config, device = settings.prior, find_device()
     with np.load(source / "codes.npz") as stored:
-        train, val = (torch.from_numpy(stored[part].astype(np.int64)) for part in ("train", "val"))
+        train, val = (torch.from_numpy(stored[part]) for part in ("train", "val"))
     model = place(PixelSNAIL(int(facts["codebook_size"]), int(facts["grid"]), config), device)
     batch = min(config.batch, len(train))
 
     def cross_entropy(codes: Tensor, order: int) -> Tensor:
-        codes = reorder(codes.to(device), order)
+        codes = reorder(codes.to(device).long(), order)
         with autocast(device):
             logits = model(codes, order=order)
         return F.cross_entropy(logits.float(), codes)
