@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.arrays import Images, new_images
@@ -34,6 +34,7 @@ def test_the_file_is_numpys_own(tmp_path: Path, dtype: type) -> None:
     assert (stored.shape, stored.dtype, len(stored)) == (images.shape, images.dtype, 5)
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.data())
 def test_any_places_and_slices_are_those_of_an_array(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
