@@ -27,6 +27,7 @@ from components.restore import restore
 from components.scoremap import FEATURE_SMOOTHING, distance, grow
 from components.settings import Calibrate, Settings
 from components.standard import Standard, level, standard
+from components.threshold import threshold
 from components.vqvae import train as vqvae_training
 
 BATCH = 16
@@ -73,8 +74,7 @@ def run(root: Path, settings: Settings) -> None:
     )
     area = min_area(config, normals.shape[1])
     normal_scores = held_out_scores(detector, maps, score, area)
-    # Raise the threshold until the largest region on any normal map has just the minimum area (section 4.2).
-    threshold = max(normal_scores)
+    limit = threshold(normal_scores, config.false_alarms)
     low = float(np.median(detector.score(maps, score)))
 
     out = stage.fresh_folder(root, category, "calibrate")
@@ -82,7 +82,7 @@ def run(root: Path, settings: Settings) -> None:
     scores.to_csv(out / "scores.csv", index=False)
     told: dict[str, Any] = {}
     if known:
-        caught = known.caught(detector.score(known_maps, score), threshold, area)
+        caught = known.caught(detector.score(known_maps, score), limit, area)
         caught.to_csv(out / "known.csv", index=False)
         told["known"] = known_defects.summary(known, caught)
     arrays = {
@@ -93,8 +93,8 @@ def run(root: Path, settings: Settings) -> None:
     save_file(arrays, out / "standards.safetensors")
     stage.write_json(out / "calibration.json", {
         "eta": eta, "neighbour_rule": config.neighbour_rule, 
-        "score": score, "pixel_threshold": threshold, "image_threshold": threshold, "min_area": config.min_area,
-        "map_low": low,
+        "score": score, "pixel_threshold": limit, "image_threshold": limit, "false_alarms": config.false_alarms,
+        "min_area": config.min_area, "map_low": low,
         "bilateral": list(config.bilateral), "white": white, "normal_scores": sorted(normal_scores),
         "normal_least_likelihoods": sorted(least_likelihoods(detector, normals, white, device)),
         "images": len(normals),
@@ -245,5 +245,5 @@ def score_table(
             row |= known.measure(detector.score(known_maps, name), usual[name], area)
     table = pd.DataFrame(rows.values())
     table["mean"] = known_defects.mean_of_kinds(table, len(HARD))
-    table["threshold"] = [max(usual[name]) for name in table.score]
+    table["threshold"] = [threshold(usual[name], config.false_alarms) for name in table.score]
     return table.sort_values("mean", ascending=False, ignore_index=True)

@@ -1,7 +1,7 @@
 """Every method on one protocol: the packaged model and its ablations, its variants, and the papers' baselines.
 
 A method turns images (B, C, S, S) in [0, 1] into score maps float32 (B, S, S). Whatever it is, its threshold is
-the largest image score of the `calib` normals, as in calibrate.py, and its metrics are those of evaluate/ on the
+that of the image scores of the `calib` normals, as in calibrate.py, and its metrics are those of evaluate/ on the
 same test cases.
 """
 
@@ -28,7 +28,7 @@ from components.features.backbone import MissingBackboneError
 from components.folds import look
 from components.inspector import Inspector
 from components.settings import Evaluate, Settings, nearest
-from components.trial import METRICS, Score, Trial, highest, judge, load_trial, maps_of, milliseconds
+from components.trial import METRICS, Score, Trial, judge, limit, load_trial, maps_of, milliseconds
 
 COSTS = ("fit_seconds", "inference_ms", "megabytes")
 COLUMNS = ("method", "what", "chosen", *METRICS, "threshold", *COSTS, "note")
@@ -116,7 +116,7 @@ def package_rows(
         else:  # without the rule normal images look otherwise, too
             calib = look((here,), trial.calib, 1.0, words)
             here = replace(here, standards=standards(here, calib))
-            limits = {score: highest(here.score(calib, score), trial.area) for score in todo.values()}
+            limits = {score: limit(here.score(calib, score), trial) for score in todo.values()}
         for name, score in todo.items():
             measured = judge(limits[score], here.score(maps, score), trial, settings.evaluate)
             yield measured | {
@@ -185,7 +185,7 @@ def baseline_rows(
         print(f"compare@{settings.category} {name} {'loaded' if fitted.loaded else 'fitted'} and scored", flush=True)
         yield (
             row
-            | judge(highest(calib, trial.area), maps, trial, settings.evaluate)
+            | judge(limit(calib, trial), maps, trial, settings.evaluate)
             | {
                 "fit_seconds": fitted.seconds,
                 "inference_ms": milliseconds(fitted.model.maps, trial.images, device),
@@ -203,7 +203,8 @@ def protocol(inspector: Inspector, trial: Trial, config: Evaluate) -> str:
     return (
         f"One protocol for every row: {normal} normal images and {defective} {kind}, {unmarked} of them without a "
         f"mask, at {inspector.image_size} x {inspector.image_size} pixels; nothing was trained, fitted or chosen on "
-        f"them. Threshold: the largest image score of {len(trial.calib)} calibration normals. Image score: the highest "
+        f"them. Threshold: what a Gumbel distribution fitted to the image scores of {len(trial.calib)} calibration "
+        f"normals says {trial.false_alarms:.1%} of normal images exceed. Image score: the highest "
         f"level at which an 8-connected region of {trial.area} pixels survives; verdict: score > threshold. pro, "
         "pixel_f1, image_balanced_accuracy and image_f1 hold at that threshold. aupro_30: per-region overlap "
         f"integrated over the pixel false-positive rate to {config.aupro_limit}. fit_seconds: of training, on whatever "

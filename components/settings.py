@@ -93,6 +93,7 @@ class Calibrate:
     images: int  # at most so many calibration images are looked at
     negatives: int  # harder negatives of each kind, made from as many calibration images
     min_area: float  # smallest region that counts, share of the image
+    false_alarms: float  # share of normal images that the threshold is to let through as defective
     score: str  # a score of components.scoremap, or auto: chosen on the hard negatives
     bilateral: tuple[float, ...]  # d, sigma colour, sigma space, on the 0-255 scale
 

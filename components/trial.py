@@ -19,6 +19,7 @@ from components.calibrate import BATCH
 from components.evaluate.protocol import cases, pixel_metrics
 from components.inspector import Inspector
 from components.settings import Evaluate, Settings
+from components.threshold import threshold
 
 METRICS = (
     "image_auroc", "pixel_auroc", "aupro_30", "pro", "image_balanced_accuracy", "image_f1", "pixel_f1",
@@ -32,13 +33,15 @@ Score = Callable[[Tensor], np.ndarray]
 @dataclass(frozen=True)
 class Trial:
     """What every method faces: `calib` (M, S, S, C) and `images` (N, S, S, C), float32 in [0, 1]; `masks` bool
-    (N, S, S); `cases`, a row per image with label and mask_known; the smallest region that counts, in pixels."""
+    (N, S, S); `cases`, a row per image with label and mask_known; the smallest region that counts, in pixels; the
+    share of normal images that a threshold is to let through."""
 
     calib: np.ndarray
     images: np.ndarray
     masks: np.ndarray
     cases: pd.DataFrame
     area: int
+    false_alarms: float
     synthetic: bool
 
 
@@ -57,24 +60,24 @@ def load_trial(root: Path, settings: Settings, inspector: Inspector) -> Trial:
         masks.append(cv2.resize(truth.astype(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST) > 0)
         rows.append({"path": case.path, "label": case.label, "mask_known": int(mask is not None or not case.label)})
     return Trial(np.clip(calib / np.float32(white), 0, 1), np.stack(images), np.stack(masks), pd.DataFrame(rows),
-                 inspector.min_area, synthetic)  # fmt: skip
+                 inspector.min_area, settings.calibrate.false_alarms, synthetic)  # fmt: skip
 
 
-def judge(threshold: float, maps: np.ndarray, trial: Trial, config: Evaluate) -> dict[str, float]:
+def judge(at: float, maps: np.ndarray, trial: Trial, config: Evaluate) -> dict[str, float]:
     """METRICS at a threshold and the threshold itself, from the maps (N, S, S) of the test."""
     scores = np.array([metrics.area_score(m, trial.area) for m in maps])
     labels, known = trial.cases.label.to_numpy(), trial.cases.mask_known.to_numpy() == 1
-    return pixel_metrics(maps[known], trial.masks[known], threshold, config) | {
+    return pixel_metrics(maps[known], trial.masks[known], at, config) | {
         "image_auroc": metrics.auroc(labels, scores),
-        "image_balanced_accuracy": metrics.balanced_accuracy(labels, scores > threshold),
-        "image_f1": metrics.f1(labels, scores > threshold),
-        "threshold": threshold,
+        "image_balanced_accuracy": metrics.balanced_accuracy(labels, scores > at),
+        "image_f1": metrics.f1(labels, scores > at),
+        "threshold": at,
     }
 
 
-def highest(calib: np.ndarray, area: int) -> float:
+def limit(calib: np.ndarray, trial: Trial) -> float:
     """The threshold that the maps (M, S, S) of normal images give."""
-    return max(metrics.area_score(m, area) for m in calib)
+    return threshold([metrics.area_score(m, trial.area) for m in calib], trial.false_alarms)
 
 
 def maps_of(score: Score, images: np.ndarray, device: torch.device) -> np.ndarray:

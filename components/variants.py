@@ -27,8 +27,8 @@ STEPS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "train_prior": ("prior.train", ("prior",), ("prior", "parallel.py", "training.py")),
     "calibrate": (
         "calibrate", ("calibrate",),
-        ("calibrate.py", "known_defects.py", "detector.py", "folds.py", "negatives.py", "standard.py", "metrics.py",
-         "restore.py", "scoremap.py"),
+        ("calibrate.py", "known_defects.py", "detector.py", "folds.py", "threshold.py", "negatives.py", "standard.py",
+         "metrics.py", "restore.py", "scoremap.py"),
     ),
     "package": ("package", (), ("package.py",)),
 }  # fmt: skip

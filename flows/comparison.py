@@ -13,8 +13,9 @@ import pandas as pd
 
 from components import settings
 from components.baselines import settings as baselines
-from components.compare import COSTS, METRICS, Comparison, compare, names_of
+from components.compare import COSTS, Comparison, compare, names_of
 from components.stage import read_json
+from components.trial import METRICS
 from flows.adapters import tracking
 
 if TYPE_CHECKING:

@@ -156,11 +156,18 @@ def describe(inspector: Inspector, synthetic: bool, scores: pd.DataFrame, config
         f"region of {area:.3%} of the image survives; verdict: score > threshold. "
         "The threshold, eta and the score were chosen on "
         f"{inspector.calibration['images']} calibration normals and negatives painted on them{_with_known(inspector)}, "
-        "never on these images. "
+        f"never on these images. {_alarms(inspector)}"
         "pro: mean covered share of the 8-connected ground-truth regions at the threshold. "
         f"aupro_30: that share integrated over the pixel false-positive rate to {config.aupro_limit}, exact, float64. "
         "image_balanced_accuracy: mean of the two classes' accuracies. F1 at the threshold."
     )
+
+
+def _alarms(inspector: Inspector) -> str:
+    if "false_alarms" not in inspector.calibration:
+        return ""  # a bundle from before there was a choice
+    share = inspector.calibration["false_alarms"]
+    return f"Threshold: what {share:.1%} of normal images exceed, by a Gumbel distribution fitted to those. "
 
 
 def _with_known(inspector: Inspector) -> str:

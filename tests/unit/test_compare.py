@@ -23,7 +23,8 @@ from components.folds import look
 from components.inspector import Inspector
 from components.settings import Evaluate
 from components.standard import standard
-from components.trial import METRICS, TIMED, WARM_UP, Trial, highest, judge, milliseconds
+from components.threshold import threshold
+from components.trial import METRICS, TIMED, WARM_UP, Trial, judge, limit, milliseconds
 from tests import tiny
 from tests.artifacts_fixture import REPO, Fabricator, make_workspace, write_bundle
 
@@ -78,23 +79,26 @@ def random_trial(seed):
     masks[labels == 0] = masks[-1] = False
     cases = pd.DataFrame({"path": "x", "label": labels, "mask_known": [1] * 9 + [0]})
     calib, maps = (ndimage.gaussian_filter(rng.standard_normal((n, SIDE, SIDE)), (0, 2, 2)) for n in (5, 10))
-    return Trial(calib, maps, masks, cases, 6, False), calib.astype(np.float32), (maps + 0.1 * masks).astype(np.float32)
+    return (
+        Trial(calib, maps, masks, cases, 6, 0.01, False),
+        calib.astype(np.float32),
+        (maps + 0.1 * masks).astype(np.float32),
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_metrics_are_those_of_the_evaluation(seed):
     trial, calib, maps = random_trial(seed)
-    ours = judge(highest(calib, trial.area), maps, trial, CONFIG)
+    ours = judge(limit(calib, trial), maps, trial, CONFIG)
     scores = trial.cases.assign(defect="scratch", score=[metrics.area_score(m, trial.area) for m in maps])
     scores["verdict"] = (scores.score > ours["threshold"]).astype(int)
     theirs, _, _ = measure(scores, maps, trial.masks, ours["threshold"], CONFIG)
     assert {name: ours[name] for name in METRICS} == {name: theirs[name] for name in METRICS}
 
 
-def test_the_threshold_accepts_every_calibration_normal_and_no_more():
+def test_the_threshold_is_that_of_the_calibration_normals():
     trial, calib, _ = random_trial(0)
-    scores = [metrics.area_score(m, trial.area) for m in calib]
-    assert highest(calib, trial.area) == max(scores)
+    assert limit(calib, trial) == threshold([metrics.area_score(m, trial.area) for m in calib], 0.01)
 
 
 def test_the_chosen_row_is_what_the_package_scores(workspace):
@@ -117,10 +121,10 @@ def test_rows_without_the_rule_have_standards_of_their_own(workspace):
     free = dataclasses.replace(inspector.detector, neighbour_rule=False)
     calib = np.load(workspace / "artifacts/brick/augment/images-calib.npy")[:4]
     maps = look([free], calib, 255.0, "test")["restored_likelihood"]
-    expected = max(metrics.area_score(m, 4) for m in standard(maps, free.prior.grid).apply(maps))
+    own = [metrics.area_score(m, 4) for m in standard(maps, free.prior.grid).apply(maps)]
     (row,) = table.to_dict("records")
-    assert row["threshold"] == pytest.approx(expected, rel=1e-4)
-    packaged = max(metrics.area_score(m, 4) for m in maps)  # the bundle's: mean 0, deviation 1
+    assert row["threshold"] == pytest.approx(threshold(own, 0.01), rel=1e-4)
+    packaged = threshold([metrics.area_score(m, 4) for m in maps], 0.01)  # the bundle's: mean 0, deviation 1
     assert abs(row["threshold"] - packaged) > 0.01
     assert not row["chosen"]
 

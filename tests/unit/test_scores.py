@@ -21,7 +21,7 @@ from components.vqvae.model import VQVAE
 from tests.unit.test_prior import small_prior
 from tests.unit.test_vqvae import CONFIG as VQVAE_CONFIG
 
-CONFIG = Calibrate((0.001,), 0.01, True, 0.01, 8, 8, 0.001, "auto", (20.0, 75.0, 75.0))
+CONFIG = Calibrate((0.001,), 0.01, True, 0.01, 8, 8, 0.001, 0.01, "auto", (20.0, 75.0, 75.0))
 
 
 def test_eq_6_is_on_the_0_to_255_scale():
