@@ -67,7 +67,7 @@ def tiny(workspace: Path) -> Path:
 
 def kintsugi(root: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
     program = Path(sys.executable).parent / "kintsugi"
-    done = subprocess.run([program, *arguments], cwd=root, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([program, *arguments], cwd=root, capture_output=True, text=True, timeout=600)
     assert done.returncode == code, done.stdout + done.stderr
     return done
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import typer.main
+from torch.distributed.run import get_args_parser
 
 from components.settings import read_yaml
 from components.stage import STAGES
@@ -133,6 +134,13 @@ def check_python(arguments: list[str]) -> None:
         assert rest[0] in STAGES
 
 
+def check_torchrun(arguments: list[str]) -> None:
+    """Its own parser reads its options; what it starts is a module of ours."""
+    given = get_args_parser().parse_args(arguments)
+    assert given.module
+    check_python(["-m", given.training_script, *given.training_script_args])
+
+
 def check_docker(arguments: list[str]) -> None:
     """`docker compose` on files that are there, for services that they have."""
     assert arguments[0] == "compose"
@@ -168,6 +176,7 @@ CHECKS = {
     "prefect": check_prefect,
     "pip": check_pip,
     "python": check_python,
+    "torchrun": check_torchrun,
     "docker": check_docker,
     "kubectl": check_kubectl,
     "cp": check_cp,

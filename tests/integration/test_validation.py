@@ -96,7 +96,7 @@ def test_labels_and_parts_that_nobody_knows(tmp_path: Path) -> None:
     odd = manifest.assign(part=["elsewhere", *manifest["part"][1:]], label=[0, 7, *manifest["label"][2:]])
     report = validate(odd, SETTINGS)
     assert report.failures == [
-        (odd["path"][0], "is in no known part (train, val, calib, test)"),
+        (odd["path"][0], "is in no known part (train, val, calib, test, known)"),
         (odd["path"][1], "is labelled neither normal (0) nor defective (1)"),
     ]
 
