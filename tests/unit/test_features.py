@@ -291,8 +291,15 @@ def test_the_whole_way_over_features(tmp_path, weights):
     metrics = json.loads((root / "artifacts/brick/evaluate/metrics.json").read_text())
     assert metrics["image_auroc"] == pytest.approx(1.0)
     weights.unlink()  # serving needs nothing but the package
-    inspector = Inspector.load(root / "artifacts/brick/package")
+    package = root / "artifacts/brick/package"
+    inspector = Inspector.load(package)
     images = [cv2.imread(str(path)) for path in sorted((root / "data/brick/test").glob("*/*.png"))]
     together, alone = inspector.inspect(images), [inspector.inspect([image])[0] for image in images]
     assert [one.score for one in together] == pytest.approx([one.score for one in alone], rel=1e-3)
     assert all(one.restored.shape == (64, 64, 3) for one in together)
+    stored, bundle = load_file(package / "model.safetensors"), json.loads((package / "bundle.json").read_text())
+    save_file({name: one for name, one in stored.items() if ".layers" not in name}, package / "model.safetensors")
+    bundle["sha256"] = stage.file_sha256(package / "model.safetensors")
+    (package / "bundle.json").write_text(json.dumps(bundle))
+    with pytest.raises(UserError, match="of an older version; run `kintsugi run brick` again"):
+        Inspector.load(package)
