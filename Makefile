@@ -59,7 +59,7 @@ artifacts/brick/package/bundle.json: ;
 
 # Two at a time, each with one thread: most of a test's time is servers and programs starting, one after the other.
 test: $(READY) ## Every test; ARGS="-k words" picks some, ARGS="-n 0" runs one after the other.
-	@$(IN) OMP_NUM_THREADS=1 python -P -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(IN) OMP_NUM_THREADS=1 python -P -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(READY) ## Style, format, types, the Dockerfile, dependencies that agree, no secret in a commit.
 	@$(IN) ruff check .

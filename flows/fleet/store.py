@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
+from uuid import uuid4
 
 import fsspec
 
@@ -51,9 +52,13 @@ class Store:
     def put(self, name: str, content: bytes) -> None:
         """Write an object."""
         path = f"{self.base}/{name}"
-        if "file" in self.system.protocol:
-            self.system.makedirs(self.system._parent(path), exist_ok=True)
-        self.system.pipe_file(path, content)
+        if "file" not in self.system.protocol:
+            self.system.pipe_file(path, content)
+            return
+        self.system.makedirs(self.system._parent(path), exist_ok=True)
+        beside = f"{path}.{uuid4().hex}"  # a plain file is not whole while it is written
+        self.system.pipe_file(beside, content)
+        os.replace(beside, path)
 
     @patiently
     def _get(self, name: str) -> bytes:
