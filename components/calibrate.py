@@ -19,6 +19,7 @@ from components.arrays import open_images, to_tensor
 from components.detector import Detector
 from components.device import find_device
 from components.errors import UserError
+from components.folds import BATCH
 from components.known_defects import Known
 from components.metrics import area_score, auroc
 from components.negatives import HARD, make, rectangle
@@ -26,11 +27,9 @@ from components.prior import train as prior_training
 from components.restore import restore
 from components.scoremap import FEATURE_SMOOTHING, distance, grow
 from components.settings import Calibrate, Settings
-from components.standard import Standard, level, standard
 from components.threshold import threshold
 from components.vqvae import train as vqvae_training
 
-BATCH = 16
 FEWEST = 3  # calibration images; with fewer a fold would have none to learn its standards from
 FEW = 16  # calibration images that the search for eta looks at
 SATURATED = 0.002  # AUROCs on the easy rectangles that differ by less say nothing
@@ -64,17 +63,17 @@ def run(root: Path, settings: Settings) -> None:
     plain = open_images(images_folder, "plain")
     detector, held_out = folds.fitted(detector, normals, plain, white, f"calibrate@{category}")
     maps = folds.look(held_out, normals, white, f"calibrate@{category} normals")
-    detector = replace(detector, standards=standards(detector, maps))
+    detector = replace(detector, standards=folds.standards(detector, maps))
     known_maps: dict[str, np.ndarray] = {}
     if known:
         known_maps = folds.look((detector,), known.images, white, f"calibrate@{category} known defects")
-    scores = score_table(detector, held_out, maps, normals, white, settings, known, known_maps)
-    score = (
-        str(scores.score[scores.score.isin(detector.candidates)].iloc[0]) if config.score == "auto" else config.score
-    )
     area = min_area(config, normals.shape[1])
-    normal_scores = held_out_scores(detector, maps, score, area)
-    limit = threshold(normal_scores, config.false_alarms)
+    usual = {name: folds.image_scores(detector, maps, name, area) for name in detector.scores}
+    scores = score_table(detector, held_out, usual, normals, white, settings, known, known_maps)
+    score = config.score
+    if score == "auto":
+        score = str(scores.score[scores.score.isin(detector.kind.candidates)].iloc[0])
+    limit = threshold(usual[score], config.false_alarms)
     low = float(np.median(detector.score(maps, score)))
 
     out = stage.fresh_folder(root, category, "calibrate")
@@ -95,7 +94,7 @@ def run(root: Path, settings: Settings) -> None:
         "eta": eta, "neighbour_rule": config.neighbour_rule, 
         "score": score, "pixel_threshold": limit, "image_threshold": limit, "false_alarms": config.false_alarms,
         "min_area": config.min_area, "map_low": low,
-        "bilateral": list(config.bilateral), "white": white, "normal_scores": sorted(normal_scores),
+        "bilateral": list(config.bilateral), "white": white, "normal_scores": sorted(usual[score]),
         "normal_least_likelihoods": sorted(least_likelihoods(detector, normals, white, device)),
         "images": len(normals),
     } | told)  # fmt: skip
@@ -106,11 +105,6 @@ def min_area(config: Calibrate, size: int) -> int:
     return max(1, round(config.min_area * size * size))
 
 
-def standards(detector: Detector, maps: dict[str, np.ndarray]) -> dict[str, Standard]:
-    """Each map's standard over normal images: place by place over pixels, one for all places over features."""
-    return {name: level(m) if detector.over_features else standard(m, detector.prior.grid) for name, m in maps.items()}
-
-
 @torch.no_grad()
 def least_likelihoods(detector: Detector, images: np.ndarray, white: float, device: torch.device) -> list[float]:
     """min over i of p(z_i | z_<i) for each image, in 0..1: what inspections log, for drift to compare with."""
@@ -119,18 +113,6 @@ def least_likelihoods(detector: Detector, images: np.ndarray, white: float, devi
         codes = detector.vqvae.encode(to_tensor(images[i : i + BATCH], white, device))
         least += restore(detector.prior, codes, eta=0.0).likelihood.flatten(1).amin(1).tolist()
     return least
-
-
-def held_out_scores(detector: Detector, maps: dict[str, np.ndarray], score: str, area: int) -> list[float]:
-    """Image scores of the normal images from their held-out maps, each with standards that were fitted without it."""
-    count = len(next(iter(maps.values())))
-    scores = np.zeros(count)
-    for fold in range(min(folds.FOLDS, count)):
-        inside = np.arange(count) % folds.FOLDS == fold
-        fitted = standards(detector, {name: maps[name][~inside] for name in detector.scores[score]})
-        scored = replace(detector, standards=fitted).score({name: m[inside] for name, m in maps.items()}, score)
-        scores[inside] = [area_score(m, area) for m in scored]
-    return scores.tolist()
 
 
 @torch.no_grad()
@@ -219,7 +201,7 @@ def choose_eta(table: pd.DataFrame, config: Calibrate, tolerance: float = 0.0) -
 def score_table(
     detector: Detector,
     held_out: Sequence[Detector],
-    normal_maps: dict[str, np.ndarray],
+    usual: dict[str, list[float]],
     normals: np.ndarray,
     white: float,
     settings: Settings,
@@ -227,11 +209,11 @@ def score_table(
     known_maps: dict[str, np.ndarray],
 ) -> pd.DataFrame:
     """Every score's image and pixel AUROC on each kind of hard negative and on known defects, whose base maps are
-    `known_maps`; best mean over the kinds first, and the `threshold` that the normal images give it."""
+    `known_maps`; best mean over the kinds first, and the `threshold` that the image scores of the normals, `usual`,
+    give it."""
     config = settings.calibrate
     area = min_area(config, normals.shape[1])
     rows: dict[str, dict[str, Any]] = {name: {"score": name} for name in detector.scores}
-    usual = {name: held_out_scores(detector, normal_maps, name, area) for name in detector.scores}
     for kind, painter in HARD.items():
         negatives, masks = make(normals[: config.negatives], painter, white, settings.seed + 1)
         maps = folds.look(held_out, negatives, white, f"calibrate@{settings.category} {kind}")

@@ -20,12 +20,11 @@ from components.baselines import CLASSES
 from components.baselines.cache import fit_or_load
 from components.baselines.job import Frame
 from components.baselines.settings import Baselines
-from components.calibrate import standards
 from components.detector import SCORES, Detector
 from components.device import find_device
 from components.errors import UserError
 from components.features.backbone import MissingBackboneError
-from components.folds import look
+from components.folds import look, standards
 from components.inspector import Inspector
 from components.settings import Evaluate, Settings, nearest
 from components.trial import METRICS, Score, Trial, judge, limit, load_trial, maps_of, milliseconds

@@ -64,6 +64,21 @@ FEATURE_CANDIDATES = (
 
 
 @dataclass(frozen=True)
+class Kind:
+    """What can be drawn of a kind of model: its base `maps`, the `scores` made of them, and the `candidates` among
+    these that `auto` may choose."""
+
+    maps: tuple[str, ...]
+    scores: dict[str, tuple[str, ...]]
+    candidates: tuple[str, ...]
+
+
+PIXELS = Kind(PIXEL_MAPS, PIXEL_SCORES, PIXEL_CANDIDATES)
+PATCHES = Kind(PIXEL_MAPS + BUDGET_MAPS, PIXEL_SCORES | BUDGET_SCORES, PIXEL_CANDIDATES + BUDGET_CANDIDATES)
+FEATURES = Kind(FEATURE_MAPS, FEATURE_SCORES, FEATURE_CANDIDATES)
+
+
+@dataclass(frozen=True)
 class Detector:
     """Everything between an image and its score map."""
 
@@ -81,31 +96,22 @@ class Detector:
         return self.vqvae.latent == "features"
 
     @property
-    def maps(self) -> tuple[str, ...]:
-        """The base maps that it can draw."""
+    def kind(self) -> Kind:
+        """What can be drawn of a model like this one."""
         if self.over_features:
-            return FEATURE_MAPS
-        return PIXEL_MAPS + BUDGET_MAPS if self.vqvae.allocates else PIXEL_MAPS
+            return FEATURES
+        return PATCHES if self.vqvae.allocates else PIXELS
 
     @property
     def scores(self) -> dict[str, tuple[str, ...]]:
         """The scores that it knows, each with the base maps it is made of."""
-        if self.over_features:
-            return FEATURE_SCORES
-        return PIXEL_SCORES | BUDGET_SCORES if self.vqvae.allocates else PIXEL_SCORES
-
-    @property
-    def candidates(self) -> tuple[str, ...]:
-        """The scores that `auto` may choose from."""
-        if self.over_features:
-            return FEATURE_CANDIDATES
-        return PIXEL_CANDIDATES + BUDGET_CANDIDATES if self.vqvae.allocates else PIXEL_CANDIDATES
+        return self.kind.scores
 
     def look(self, image: Tensor, names: Iterable[str] | None = None) -> tuple[dict[str, np.ndarray], Evidence]:
         """The base maps in `names` (by default all), float32 (B, S, S), and the evidence, for images
         (B, C, S, S) in [0, 1]."""
         evidence = examine(self.vqvae, self.prior, image, self.eta, self.neighbour_rule)
-        wanted = self.maps if names is None else names
+        wanted = self.kind.maps if names is None else names
         return base_maps(evidence, self.bilateral, wanted, self.normality), evidence
 
     def score(self, maps: Mapping[str, np.ndarray], name: str) -> np.ndarray:

@@ -16,7 +16,9 @@ import torch
 from components.arrays import Images, to_tensor
 from components.detector import Detector
 from components.features.normality import Sums
+from components.metrics import area_score
 from components.scoremap import examine
+from components.standard import Standard, level, standard
 
 BATCH = 16
 FOLDS = 5
@@ -65,3 +67,20 @@ def look(detectors: Sequence[Detector], images: np.ndarray, white: float, name: 
             done += len(some)
             print(f"{name} {done}/{len(images)}", flush=True)
     return maps
+
+
+def standards(detector: Detector, maps: dict[str, np.ndarray]) -> dict[str, Standard]:
+    """Each map's standard over normal images: place by place over pixels, one for all places over features."""
+    return {name: level(m) if detector.over_features else standard(m, detector.prior.grid) for name, m in maps.items()}
+
+
+def image_scores(detector: Detector, maps: dict[str, np.ndarray], score: str, area: int) -> list[float]:
+    """Image scores of the normal images from their held-out `maps`, each with standards fitted without its fold."""
+    count = len(next(iter(maps.values())))
+    scores = np.zeros(count)
+    for fold in range(min(FOLDS, count)):
+        inside = np.arange(count) % FOLDS == fold
+        fitted = standards(detector, {name: maps[name][~inside] for name in detector.scores[score]})
+        scored = replace(detector, standards=fitted).score({name: m[inside] for name, m in maps.items()}, score)
+        scores[inside] = [area_score(m, area) for m in scored]
+    return scores.tolist()

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch
@@ -15,8 +14,9 @@ from torch import Tensor
 
 from components import metrics, stage
 from components.arrays import open_images, to_tensor, unit
-from components.calibrate import BATCH
+from components.dataset.images import resize_mask
 from components.evaluate.protocol import cases, pixel_metrics
+from components.folds import BATCH
 from components.inspector import Inspector
 from components.settings import Evaluate, Settings
 from components.threshold import threshold
@@ -57,7 +57,7 @@ def load_trial(root: Path, settings: Settings, inspector: Inspector) -> Trial:
         image, mask = case.read()
         truth = np.zeros(image.shape[:2], bool) if mask is None else mask
         images.append(unit(image, inspector.channels, white, size))
-        masks.append(cv2.resize(truth.astype(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST) > 0)
+        masks.append(resize_mask(truth, size))
         rows.append({"path": case.path, "label": case.label, "mask_known": int(mask is not None or not case.label)})
     return Trial(np.clip(calib / np.float32(white), 0, 1), np.stack(images), np.stack(masks), pd.DataFrame(rows),
                  inspector.min_area, settings.calibrate.false_alarms, synthetic)  # fmt: skip

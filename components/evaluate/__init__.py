@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 
 from components import stage
+from components.dataset.images import resize_mask
 from components.device import find_device
 from components.evaluate import gallery, report
 from components.evaluate.protocol import absent, cases, describe, measure
@@ -71,9 +71,8 @@ def evaluate(inspector: Inspector, data: Path, manifest: pd.DataFrame, config: E
         busy += seen.seconds
         known = mask is not None
         truth = np.zeros(image.shape[:2], bool) if mask is None else mask
-        small = cv2.resize(truth.astype(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST)
         maps.append(seen.score_map.astype(np.float32))
-        masks.append(small > 0)
+        masks.append(resize_mask(truth, size))
         rows.append({"path": case.path, "label": case.label, "defect": case.defect, "score": seen.score,
                      "verdict": int(seen.anomalous), "mask_known": int(known or not case.label),
                      "least_likelihood": _least(seen.likelihood)})  # fmt: skip

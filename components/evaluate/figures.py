@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from components.arrays import unit
+from components.dataset.images import resize_mask
 from components.inspector import Inspection, Inspector
 
 HALO, EDGE = 4, 2  # pixels; red on a red part could not be seen without a white edge
@@ -23,7 +24,7 @@ def tiles(inspector: Inspector, image: np.ndarray, truth: np.ndarray | None, see
     picture = as_seen(inspector, image)
     shown = {"input": picture}
     if truth is not None:
-        white = cv2.resize(truth.astype(np.uint8) * 255, (size, size), interpolation=cv2.INTER_NEAREST)
+        white = resize_mask(truth, size).astype(np.uint8) * 255
         shown["mask"] = np.repeat(white[..., None], 3, axis=2)
     for name in ("reconstructed", "restored"):
         made = getattr(seen, name, None)

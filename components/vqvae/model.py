@@ -72,15 +72,21 @@ class VQVAE(nn.Module):
     latent = "pixels"
 
     allocates = False  # whether regions differ in how many codes they get: components/vqvae/patches.py
+    parts = 1  # of the codebook: how many kinds of code there are
     encoder: nn.Module
 
     def __init__(self, image_channels: int, config: Config) -> None:
         super().__init__()
-        self.encoder = encoder(image_channels, config)
+        self.encoder = self.make_encoder(image_channels, config)
         self.codebook = Codebook(
-            config.codebook_size, config.code_dim, config.codebook, config.decay, config.revive_below
+            config.codebook_size, config.code_dim, config.codebook, config.decay, config.revive_below, self.parts
         )
         self.decoder = decoder(image_channels, config)
+
+    @staticmethod
+    def make_encoder(image_channels: int, config: Config) -> nn.Module:
+        """(B, C, S, S) to (B, D, s, s)."""
+        return encoder(image_channels, config)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """x (B, C, S, S): reconstruction, codes (B, s, s), codebook loss, commitment loss."""

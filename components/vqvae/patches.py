@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from components import parallel
 from components.settings import VQVAE as Config
 from components.vqvae.budget import budget_loss, budgets, richness
-from components.vqvae.codebook import Codebook
 from components.vqvae.model import VQVAE, Residual, encoder
 
 CELL = 2  # positions to a side of the region that one coarse code stands for
@@ -81,15 +80,16 @@ class PatchVQVAE(VQVAE):
     """VQ-VAE with codes of two sizes, over images in [0, 1]."""
 
     allocates = True
+    parts = 2
     encoder: PatchEncoder
 
     def __init__(self, image_channels: int, config: Config) -> None:
         super().__init__(image_channels, config)
         self.config = config
-        self.encoder = PatchEncoder(image_channels, config)
-        self.codebook = Codebook(
-            config.codebook_size, config.code_dim, config.codebook, config.decay, config.revive_below, parts=2
-        )
+
+    @staticmethod
+    def make_encoder(image_channels: int, config: Config) -> nn.Module:
+        return PatchEncoder(image_channels, config)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return self._pass(x)[:4]

@@ -231,11 +231,11 @@ def detector(model):
 
 def test_the_budget_is_a_map_and_scores_of_a_model_that_has_one():
     plain, patchy = detector(VQVAE(3, PLAIN)), detector(patch_model())
-    assert plain.maps == PIXEL_MAPS and plain.scores == PIXEL_SCORES
-    assert patchy.maps == PIXEL_MAPS + BUDGET_MAPS and patchy.scores == PIXEL_SCORES | BUDGET_SCORES
-    assert set(patchy.candidates) > set(plain.candidates)
+    assert plain.kind.maps == PIXEL_MAPS and plain.scores == PIXEL_SCORES
+    assert patchy.kind.maps == PIXEL_MAPS + BUDGET_MAPS and patchy.scores == PIXEL_SCORES | BUDGET_SCORES
+    assert set(patchy.kind.candidates) > set(plain.kind.candidates)
     maps, evidence = patchy.look(torch.rand(2, 3, 32, 32))
-    assert set(maps) == set(patchy.maps) and maps["budget"].shape == (2, 32, 32)
+    assert set(maps) == set(patchy.kind.maps) and maps["budget"].shape == (2, 32, 32)
     assert evidence.budget is not None and maps["budget"].min() >= 0 and maps["budget"].max() <= 1
 
 
