@@ -90,8 +90,11 @@ HARD: dict[str, Painter] = {"cut_and_paste": cut_and_paste, "blend": blend, "scr
 def make(images: np.ndarray, painter: Painter, white: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Paint every image of `images` (N, S, S, C): negatives of the same dtype and masks bool (N, S, S).
 
-    Seeded per image. A painter whose defect cannot be seen is asked again, at most TRIES times.
+    Seeded per image. A painter whose defect cannot be seen is asked again, at most TRIES times. Raises ValueError for
+    other than whole numbers of grey: between 0 and 1 they would be rounded to black and white.
     """
+    if not np.issubdtype(images.dtype, np.integer):
+        raise ValueError(f"images of {images.dtype}; negatives are painted on uint8 or uint16")
     painted, masks = [], []
     for index, raw in enumerate(images):
         rng = np.random.default_rng([seed, index])

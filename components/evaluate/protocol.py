@@ -69,9 +69,10 @@ def _painted(
     white = float(inspector.calibration["white"])
     pair = [data / paths[index], data / paths[(index + 1) % len(paths)]]
     own, other = (unit(read_image(p, READ_LIMIT), inspector.channels, white, inspector.image_size) for p in pair)
-    full = np.float32(65535)  # 16 bits, so that painting costs no information
-    painted, masks = make(np.stack([own, other]), PAINTERS[kind], 1.0, seed + 2 + index)
-    return np.rint(painted[0] * full).astype(np.uint16), masks[0]
+    full = white if white > 255 else 65535.0  # 16 bits, so that painting costs no information: `unit`'s own white
+    stored = np.rint(np.stack([own, other]) * np.float32(full)).astype(np.uint16)
+    painted, masks = make(stored, PAINTERS[kind], full, seed + 2 + index)
+    return painted[0], masks[0]
 
 
 def measure(

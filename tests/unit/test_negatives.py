@@ -38,6 +38,12 @@ def test_a_rectangle_covers_the_asked_share(seed, area):
     assert mask.mean() == pytest.approx(area, rel=0.15)
 
 
+def test_fractions_of_white_are_refused_not_rounded_to_black_and_white():
+    images, white = normals()
+    with pytest.raises(ValueError, match="float32"):
+        make((images / white).astype(np.float32), rectangle, 1.0, 0)
+
+
 def test_the_same_seed_paints_the_same():
     images, white = normals()
     for painter in PAINTERS.values():
