@@ -50,6 +50,11 @@ class Images:
         return out
 
 
+def evenly(count: int, most: int) -> np.ndarray:
+    """At most `most` of the places 0..count-1, evenly drawn: files lie by name, and names often by date."""
+    return np.arange(count)[:: max(1, -(-count // most))]
+
+
 def open_images(folder: Path, part: str) -> Images:
     """The stored images of a part; nothing is read before it is indexed."""
     return Images(folder / f"images-{part}.npy")

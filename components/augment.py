@@ -1,4 +1,4 @@
-"""Stage `augment`: the split, and every image decoded once into memory-mapped arrays.
+"""Stage `augment`: the split, and every image decoded into arrays that are read piece by piece.
 
 Policies of Wang et al. 2020, section 4.3.1: quarter turns and flips for textures and rotation-free objects,
 a random rotation within +-10 degrees for the others, random crops for textures. Illumination jitter is ours:
@@ -17,21 +17,21 @@ import numpy as np
 import pandas as pd
 
 from components import stage
-from components.arrays import new_images, to_channels, unit
-from components.dataset.images import bits_used, read_image, read_mask, resize, resize_mask
+from components.arrays import evenly, new_images, to_channels, unit
+from components.dataset.images import read_image, read_mask, resize, resize_mask
 from components.dataset.known_defects import PART, check_known, list_known
 from components.dataset.manifest import build_manifest, check
 from components.dataset.split import assign_parts
 from components.settings import Augment, Settings
 
+DEEP = 10  # bits at least of a camera of more than 8: `white` above 255 says that a category is of such a one
 PLAIN = 1000  # images kept as they are as well: what is measured on them is measured as it will be served
 BLOCK = 64  # images in flight: bounds memory whatever the number of images, or of variants of each
 FEWEST = 4  # in flight, for the threads to have work
 
 
-def augmented(image: np.ndarray, config: Augment, size: int, rng: np.random.Generator) -> np.ndarray:
-    """One random variant of `image` (H, W, C), size x size x C, same dtype and full scale."""
-    full = float(np.iinfo(image.dtype).max)
+def augmented(image: np.ndarray, config: Augment, size: int, rng: np.random.Generator, white: int) -> np.ndarray:
+    """One random variant of `image` (H, W, C) of values 0..white: size x size x C, same dtype and full scale."""
     out = image
     if config.policy == "texture":
         height, width = image.shape[:2]
@@ -49,20 +49,20 @@ def augmented(image: np.ndarray, config: Augment, size: int, rng: np.random.Gene
         if rng.integers(2):
             out = out[:, ::-1]
     gain = 1 + rng.uniform(-1, 1) * config.contrast
-    shift = rng.uniform(-1, 1) * config.brightness * full
+    shift = rng.uniform(-1, 1) * config.brightness * white
     jittered = (out.astype(np.float32) - out.mean()) * gain + out.mean() + shift
-    return np.clip(np.rint(jittered), 0, full).astype(image.dtype)
+    return np.clip(np.rint(jittered), 0, white).astype(image.dtype)
 
 
 def run(root: Path, settings: Settings) -> None:
     """Write manifest.csv, images-{train,plain,val,calib}.npy (N, S, S, C) and summary.json.
 
-    `plain` are the images of train and val without augmentation, at most PLAIN of them, evenly drawn.
+    `plain` are the images of train and val without augmentation, at most PLAIN of them, evenly drawn; those of train
+    alone where there is no test image, since `val` then takes the place of the normal ones (evaluate/protocol.py).
 
-    `white` in the summary is the value of full white: 255, or for 16-bit cameras the power of two that
-    their images really use, minus one. Where the category has known defects they are in the manifest too, and
-    images-known.npy and masks-known.npy (N, S, S), empty where nobody has drawn a mask, hold them in its order.
-    Raises UserError for what `check` and `check_known` find in the category.
+    `white` in the summary is the value of full white (white_of). Where the category has known defects they are in the
+    manifest too, and images-known.npy and masks-known.npy (N, S, S), empty where nobody has drawn a mask, hold them in
+    its order. Raises UserError for what `check` and `check_known` find in the category.
     """
     source = root / "data" / settings.category
     config = settings.dataset
@@ -73,31 +73,31 @@ def run(root: Path, settings: Settings) -> None:
     manifest = assign_parts(manifest, config.val_fraction, config.calib_fraction)
     normals = manifest[(manifest.label == 0) & (manifest.part != "test")]
     channels = 1 if (normals.channels == 1).all() else 3
-    deep = bool((normals.bit_depth > 8).any())
+    white = white_of(normals)
+    plain = ["train", "val"] if (manifest.part == "test").any() else ["train"]
     out = stage.fresh_folder(root, settings.category, "augment")
-    counts, bits, dtype = {}, 8, np.dtype(np.uint16 if deep else np.uint8)
+    counts, dtype = {}, np.dtype(np.uint16 if white > 255 else np.uint8)
     for part in ("train", "plain", "val", "calib"):
-        rows = normals[normals.part.isin(["train", "val"] if part == "plain" else [part])]
+        rows = normals[normals.part.isin(plain if part == "plain" else [part])]
         if part == "plain":
-            rows = rows.iloc[:: -(-len(rows) // PLAIN)]
+            rows = rows.iloc[evenly(len(rows), PLAIN)]
         rows = rows.reset_index(drop=True)
         copies = max(1, round(settings.augment.images / len(rows))) if part == "train" else 0
         count = len(rows) * max(copies, 1)
         shape = (count, config.size, config.size, channels)
         with new_images(out / f"images-{part}.npy", shape, dtype) as file:
-            for variants, used in _decoded(source, rows, settings, channels, deep, copies):
+            for variants in _decoded(source, rows, settings, channels, white, copies):
                 file.write(np.ascontiguousarray(variants).data)
-                bits = max(bits, used)
         counts[part] = count
         print(f"augment {part}: {count} images from {len(rows)}", flush=True)
     if len(known):
-        images, masks = _read_known(source, known, settings, channels, 2**bits - 1, dtype)
+        images, masks = _read_known(source, known, settings, channels, white, dtype)
         np.save(out / f"images-{PART}.npy", images)
         np.save(out / f"masks-{PART}.npy", masks)
         manifest, counts[PART] = pd.concat([manifest, known], ignore_index=True), len(known)
     manifest.to_csv(out / "manifest.csv", index=False)
     summary = {
-        "white": 2**bits - 1,
+        "white": white,
         "channels": channels,
         "size": config.size,
         "policy": settings.augment.policy,
@@ -106,23 +106,22 @@ def run(root: Path, settings: Settings) -> None:
 
 
 def _decoded(
-    source: Path, rows: pd.DataFrame, settings: Settings, channels: int, deep: bool, copies: int
-) -> Iterator[tuple[np.ndarray, int]]:
-    """Of each row in its turn the images (copies or 1, S, S, C) and the bits that it uses."""
+    source: Path, rows: pd.DataFrame, settings: Settings, channels: int, white: int, copies: int
+) -> Iterator[np.ndarray]:
+    """Of each row in its turn the images (copies or 1, S, S, C)."""
     size = settings.dataset.size
 
-    def one(index: int) -> tuple[np.ndarray, int]:
+    def one(index: int) -> np.ndarray:
         image = read_image(source / str(rows.path[index]), settings.dataset.max_megapixels)
-        image = to_depth(to_channels(image, channels), deep)
-        used = bits_used(image)
+        image = to_depth(to_channels(image, channels), white)
         if not copies:
-            return resize(image, size)[None], used
+            return resize(image, size)[None]
         # Seeded by the bytes' hash: an image's variants do not move when others join the folder.
         rng = np.random.default_rng([settings.seed, int(str(rows.sha256[index])[:8], 16)])
         variants = np.empty((copies, size, size, channels), image.dtype)
         for variant in variants:
-            variant[...] = augmented(image, settings.augment, size, rng)
-        return variants, used
+            variant[...] = augmented(image, settings.augment, size, rng, white)
+        return variants
 
     with ThreadPoolExecutor() as pool:
         indices = iter(range(len(rows)))
@@ -145,10 +144,16 @@ def _read_known(
     return images, masks
 
 
-def to_depth(image: np.ndarray, deep: bool) -> np.ndarray:
-    """8-bit values stretched to 16 bits (x 257) where the category is 16-bit, and back by division."""
-    if deep and image.dtype == np.uint8:
-        return image.astype(np.uint16) * np.uint16(257)
-    if not deep and image.dtype == np.uint16:
-        return (image // 257).astype(np.uint8)
+def white_of(normals: pd.DataFrame) -> int:
+    """Full white of a category, by the manifest's rows of its normal images: 255, or where a camera of more bits took
+    some of them, the power of two that its images really use, minus one. One dark image alone says little of it, and
+    files of 8 bits say nothing."""
+    deep = normals[normals.bit_depth > 8]
+    return 2 ** max(DEEP, int(deep.bits.max())) - 1 if len(deep) else 255
+
+
+def to_depth(image: np.ndarray, white: int) -> np.ndarray:
+    """An 8-bit image on the scale of a category whose `white` is above 255; any other as it is."""
+    if white > 255 and image.dtype == np.uint8:
+        return np.rint(image * (white / 255)).astype(np.uint16)
     return image

@@ -15,7 +15,7 @@ import torch
 from safetensors.numpy import save_file
 
 from components import folds, known_defects, stage
-from components.arrays import open_images, to_tensor
+from components.arrays import evenly, open_images, to_tensor
 from components.detector import Detector
 from components.device import find_device
 from components.errors import UserError
@@ -30,7 +30,6 @@ from components.settings import Calibrate, Settings
 from components.threshold import threshold
 from components.vqvae import train as vqvae_training
 
-FEWEST = 3  # calibration images; with fewer a fold would have none to learn its standards from
 FEW = 16  # calibration images that the search for eta looks at
 SATURATED = 0.002  # AUROCs on the easy rectangles that differ by less say nothing
 
@@ -45,9 +44,8 @@ def run(root: Path, settings: Settings) -> None:
     images_folder, device = stage.folder(root, category, "augment"), find_device()
     facts = stage.read_json(images_folder / "summary.json")
     white = float(facts["white"])
-    normals = np.array(open_images(images_folder, "calib")[: config.images])
-    if len(normals) < FEWEST:
-        raise UserError(f"{len(normals)} calibration images are too few to set a threshold; add normal images")
+    stored = open_images(images_folder, "calib")
+    normals = stored[evenly(len(stored), config.images)]
     known = known_defects.read(images_folder, config.images)
     detector = Detector(
         vqvae_training.load(stage.folder(root, category, "train_vqvae"), device),
@@ -123,7 +121,7 @@ def eta_table(
     """For each eta: the share of the codes of normals that it replaces (`replaced`), the pixel AUROC of Eq. 6
     on rectangles, its mean AUROC on known defects (`known`, where there are any), and on the harder negatives
     (`hard`; NaN where the former have decided already)."""
-    config, few = settings.calibrate, normals[:FEW]
+    config, few = settings.calibrate, normals[evenly(len(normals), FEW)]
     painters = {"rectangle": partial(rectangle, area=config.rectangle_area)} | HARD
     negatives = {kind: make(few, painter, white, settings.seed) for kind, painter in painters.items()}
 
@@ -215,7 +213,7 @@ def score_table(
     area = min_area(config, normals.shape[1])
     rows: dict[str, dict[str, Any]] = {name: {"score": name} for name in detector.scores}
     for kind, painter in HARD.items():
-        negatives, masks = make(normals[: config.negatives], painter, white, settings.seed + 1)
+        negatives, masks = make(normals[evenly(len(normals), config.negatives)], painter, white, settings.seed + 1)
         maps = folds.look(held_out, negatives, white, f"calibrate@{settings.category} {kind}")
         for name, row in rows.items():
             scored = detector.score(maps, name)

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from components.arrays import open_images
+from components.arrays import evenly, open_images
 from components.metrics import area_score, auroc
 
 
@@ -40,8 +40,8 @@ class Known:
 
     def at_most(self, count: int) -> Known:
         """`count` of them or fewer, evenly drawn from the kinds in their order."""
-        step = stride(len(self.images), count)
-        return Known(self.images[::step], self.masks[::step], self.rows.iloc[::step], self.given)
+        some = evenly(len(self.images), count)
+        return Known(self.images[some], self.masks[some], self.rows.iloc[some], self.given)
 
     def measure(self, maps: np.ndarray, usual: Sequence[float], area: int) -> dict[str, float]:
         """{"known_image": AUROC against the scores `usual` of normal images, "known_pixel": AUROC of the pixels of
@@ -64,14 +64,9 @@ def read(augmented: Path, count: int) -> Known | None:
     rows = manifest.loc[manifest["part"] == "known", ["path", "defect"]].reset_index(drop=True)
     if rows.empty:
         return None
-    step = stride(len(rows), count)
+    some = evenly(len(rows), count)
     masks = np.load(augmented / "masks-known.npy")
-    return Known(open_images(augmented, "known")[::step], masks[::step], rows.iloc[::step], len(rows))
-
-
-def stride(length: int, count: int) -> int:
-    """The least step that takes at most `count` of `length`."""
-    return max(1, -(-length // count))
+    return Known(open_images(augmented, "known")[some], masks[some], rows.iloc[some], len(rows))
 
 
 def easy(table: pd.DataFrame) -> pd.Series:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ def folder(root: Path, category: str, stage: str) -> Path:
 
 
 def fresh_folder(root: Path, category: str, stage: str) -> Path:
-    """The stage's folder, made if it is not there."""
+    """The stage's folder, empty."""
     out = folder(root, category, stage)
-    out.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
     return out
 
 

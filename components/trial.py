@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from components import metrics, stage
-from components.arrays import open_images, to_tensor, unit
+from components.arrays import evenly, open_images, to_tensor, unit
 from components.dataset.images import resize_mask
 from components.evaluate.protocol import cases, pixel_metrics
 from components.folds import BATCH
@@ -50,7 +50,8 @@ def load_trial(root: Path, settings: Settings, inspector: Inspector) -> Trial:
     folder = stage.folder(root, settings.category, "augment")
     manifest = pd.read_csv(folder / "manifest.csv", keep_default_na=False)
     white, size = float(inspector.calibration["white"]), inspector.image_size
-    calib = np.array(open_images(folder, "calib")[: inspector.calibration["images"]]).astype(np.float32)
+    stored = open_images(folder, "calib")
+    calib = stored[evenly(len(stored), settings.calibrate.images)].astype(np.float32)
     synthetic, todo = cases(root / "data" / settings.category, manifest, inspector, settings.seed)
     images, masks, rows = [], [], []
     for case in todo:
@@ -58,7 +59,8 @@ def load_trial(root: Path, settings: Settings, inspector: Inspector) -> Trial:
         truth = np.zeros(image.shape[:2], bool) if mask is None else mask
         images.append(unit(image, inspector.channels, white, size))
         masks.append(resize_mask(truth, size))
-        rows.append({"path": case.path, "label": case.label, "mask_known": int(mask is not None or not case.label)})
+        known = bool(masks[-1].any())  # as in evaluate/
+        rows.append({"path": case.path, "label": case.label, "mask_known": int(known or not case.label)})
     return Trial(np.clip(calib / np.float32(white), 0, 1), np.stack(images), np.stack(masks), pd.DataFrame(rows),
                  inspector.min_area, settings.calibrate.false_alarms, synthetic)  # fmt: skip
 

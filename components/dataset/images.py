@@ -150,12 +150,17 @@ def bits_used(image: Array) -> int:
 
 
 def resize(image: Array, size: int) -> Array:
-    """H x W x C -> size x size x C of the same dtype: area averages where it shrinks, linear where it grows."""
-    if image.shape[:2] == (size, size):
-        return image
-    shrinks = image.shape[0] >= size and image.shape[1] >= size
-    out = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    return np.asarray(out).reshape(size, size, image.shape[2])
+    """H x W x C -> size x size x C of the same dtype: area averages where a side shrinks, linear where it grows.
+
+    In two calls: asked to do both at once, OpenCV averages neither side, and a thin line on a long strip is lost.
+    """
+    height, width, channels = image.shape
+    out = image
+    if max(height, width) > size:
+        out = cv2.resize(out, (min(width, size), min(height, size)), interpolation=cv2.INTER_AREA)
+    if min(height, width) < size:
+        out = cv2.resize(out, (size, size), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(out).reshape(size, size, channels)
 
 
 def resize_mask(mask: Array, size: int) -> Array:

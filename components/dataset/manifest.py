@@ -17,12 +17,12 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from components.dataset.images import SUFFIXES, decode, read_bytes, read_mask
+from components.dataset.images import SUFFIXES, bits_used, decode, read_bytes, read_mask
 from components.errors import UserError
 from components.settings import Dataset
 
 COLUMNS = (
-    "path", "part", "label", "defect", "mask", "width", "height", "channels", "bit_depth",
+    "path", "part", "label", "defect", "mask", "width", "height", "channels", "bit_depth", "bits",
     "bytes", "sha256", "brightness", "sharpness", "error",
 )  # fmt: skip
 MASK_ENDING = "_mask"
@@ -42,6 +42,7 @@ class Row:
     height: int = 0
     channels: int = 0
     bit_depth: int = 0
+    bits: int = 0
     bytes: int = 0
     sha256: str = ""
     brightness: float = 0.0
@@ -54,9 +55,10 @@ def build_manifest(category_dir: Path, workers: int | None = None, max_megapixel
 
     Columns: path and mask (posix, relative to `category_dir`), part (train | test), label (0 normal,
     1 defective), defect ("good" or its type), width and height (pixels), channels (1 | 3), bit_depth (8 | 16),
-    bytes, sha256 (hex, of the file), brightness (mean, 0..1 of the dtype's range), sharpness (variance of the
-    Laplacian of that 0..1 grey image), error ("" or why the file cannot be used). A mask without an image has a row
-    of its own, with that error. Memory holds one image per worker. An absent folder gives no rows.
+    bits (8, 10, 12, 14 | 16: as many as its largest value needs), bytes, sha256 (hex, of the file), brightness (mean,
+    0..1 of the dtype's range), sharpness (variance of the Laplacian of that 0..1 grey image), error ("" or why the file
+    cannot be used). A mask without an image has a row of its own, with that error. Memory holds one image per worker.
+    An absent folder gives no rows.
     """
     folders = [("train", "good", category_dir / "train" / "good")]
     folders += [("test", kind.name, kind) for kind in folders_of(category_dir / "test")]
@@ -116,13 +118,14 @@ def describe(base: Path, row: Row, max_megapixels: float) -> Row:
 
 
 def measure(image: np.ndarray) -> dict[str, float | int]:
-    """H x W x C uint8 | uint16 -> size, channels, bit_depth, brightness (0..1) and sharpness (>= 0)."""
+    """H x W x C uint8 | uint16 -> size, channels, bit_depth, bits used, brightness (0..1) and sharpness (>= 0)."""
     grey = image.mean(axis=2, dtype=np.float64) / float(np.iinfo(image.dtype).max)
     return {
         "width": int(image.shape[1]),
         "height": int(image.shape[0]),
         "channels": int(image.shape[2]),
         "bit_depth": 8 * image.dtype.itemsize,
+        "bits": bits_used(image),
         "brightness": float(grey.mean()),
         "sharpness": float(cv2.Laplacian(grey, cv2.CV_64F).var()),
     }
@@ -131,8 +134,8 @@ def measure(image: np.ndarray) -> dict[str, float | int]:
 def to_frame(rows: Iterable[Row]) -> pd.DataFrame:
     """Rows -> the manifest, in the order of COLUMNS and with its types, also when there are none."""
     frame = pd.DataFrame([asdict(row) for row in rows], columns=list(COLUMNS))
-    kinds = {"label": "int64", "width": "int64", "height": "int64", "channels": "int64", "bit_depth": "int64"}
-    kinds |= {"bytes": "int64", "brightness": "float64", "sharpness": "float64"}
+    whole = ("label", "width", "height", "channels", "bit_depth", "bits", "bytes")
+    kinds = dict.fromkeys(whole, "int64") | {"brightness": "float64", "sharpness": "float64"}
     return frame.astype(kinds)
 
 

@@ -7,11 +7,13 @@ would have to give it back when the next one lands), so a set without one is ref
 
 from __future__ import annotations
 
-import math
-
 import pandas as pd
+from scipy.stats import binom
 
 from components.errors import UserError
+
+# A fold of the calibration images must leave two others to learn its standards from.
+FEWEST = {"train": 1, "val": 1, "calib": 3}
 
 
 def uniform(sha256: str) -> float:
@@ -30,8 +32,9 @@ def part_of(sha256: str, val_fraction: float, calib_fraction: float) -> str:
 def assign_parts(manifest: pd.DataFrame, val_fraction: float, calib_fraction: float) -> pd.DataFrame:
     """Return the manifest with each image of train/good in part train, val or calib; test images stay test.
 
-    Fractions in (0, 1), together below 1. Raises UserError when a part would be empty (20 images at 0.1: one
-    set in eight; 60 images: one in five hundred) and says how many more images make that unlikely.
+    Fractions in (0, 1), together below 1. Raises UserError when a part has fewer images than FEWEST (20 images at .1
+    and .15: two sets in five lack calibration images; 60 images: one in two hundred lacks one of a part) and says how
+    many more make that unlikely.
     """
     if not (val_fraction > 0 and calib_fraction > 0 and val_fraction + calib_fraction < 1):
         raise UserError(
@@ -43,10 +46,19 @@ def assign_parts(manifest: pd.DataFrame, val_fraction: float, calib_fraction: fl
     out.loc[learned, "part"] = [part_of(s, val_fraction, calib_fraction) for s in out.loc[learned, "sha256"]]
     share = {"val": val_fraction, "calib": calib_fraction, "train": 1 - val_fraction - calib_fraction}
     for part, fraction in share.items():
-        if not (out["part"] == part).any():
-            more = math.ceil(math.log(0.01) / math.log(1 - fraction))
+        there = int((out["part"] == part).sum())
+        if there < FEWEST[part]:
             raise UserError(
-                f"none of the {int(learned.sum())} normal images falls into the '{part}' part (it is chosen by "
-                f"each file's hash); add about {more} normal images"
+                f"{there or 'none'} of the {int(learned.sum())} normal images falls into the '{part}' part (it is "
+                f"chosen by each file's hash) and {FEWEST[part]} must; add about "
+                f"{more_for(FEWEST[part] - there, fraction)} normal images"
             )
     return out
+
+
+def more_for(missing: int, fraction: float, doubt: float = 0.01) -> int:
+    """Images to add until `missing` of them or more fall into a part of that `fraction`, but for a chance `doubt`."""
+    count = missing
+    while binom.cdf(missing - 1, count, fraction) > doubt:
+        count += 1
+    return count

@@ -69,10 +69,10 @@ def evaluate(inspector: Inspector, data: Path, manifest: pd.DataFrame, config: E
         image, mask = case.read()
         seen = inspector.inspect([image])[0]
         busy += seen.seconds
-        known = mask is not None
         truth = np.zeros(image.shape[:2], bool) if mask is None else mask
         maps.append(seen.score_map.astype(np.float32))
         masks.append(resize_mask(truth, size))
+        known = bool(masks[-1].any())  # of a mask without a pixel, drawn so or too small for this size, as of none
         rows.append({"path": case.path, "label": case.label, "defect": case.defect, "score": seen.score,
                      "verdict": int(seen.anomalous), "mask_known": int(known or not case.label),
                      "least_likelihood": _least(seen.likelihood)})  # fmt: skip

@@ -173,6 +173,13 @@ def test_resize_keeps_shape_dtype_and_flat_grey(height: int, width: int, channel
     assert (out == grey).all()
 
 
+@pytest.mark.parametrize("shape", [(200, 2048), (2048, 200)])
+def test_a_thin_line_on_a_long_strip_is_averaged_and_not_lost(shape: tuple[int, int]) -> None:
+    strip = np.zeros((*shape, 1), np.uint8)
+    strip[(slice(None), slice(3, None, 8)) if shape[1] > shape[0] else (slice(3, None, 8),)] = 255
+    assert resize(strip, 256).mean() == pytest.approx(strip.mean(), abs=0.6)
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 20), st.integers(1, 4), st.integers(0, 99))
 def test_masks_survive_enlarging_and_shrinking(side: int, factor: int, seed: int) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.dataset.manifest import Row, to_frame
-from components.dataset.split import assign_parts, part_of, uniform
+from components.dataset.split import assign_parts, more_for, part_of, uniform
 from components.errors import UserError
 
 
@@ -69,6 +70,24 @@ def test_an_empty_part_asks_for_more_images() -> None:
     only_train = [c for c in (str(i).encode() for i in range(60)) if uniform(hashlib.sha256(c).hexdigest()) >= 0.25]
     with pytest.raises(UserError, match=r"into the 'val' part .* add about 44 normal images"):
         assign_parts(manifest(only_train), 0.1, 0.15)
+
+
+def test_two_calibration_images_are_too_few_before_the_training_not_after_it() -> None:
+    names = [str(i).encode() for i in range(200)]
+    parts = {part: [] for part in ("train", "val", "calib")}
+    for name in names:
+        parts[part_of(hashlib.sha256(name).hexdigest(), 0.1, 0.15)].append(name)
+    some = [*parts["train"][:20], *parts["val"][:3], *parts["calib"][:2]]
+    with pytest.raises(UserError, match=r"2 of the 25 normal images .* 'calib' part .* 3 must; add about 29 normal"):
+        assign_parts(manifest(some), 0.1, 0.15)
+    assign_parts(manifest([*some, parts["calib"][2]]), 0.1, 0.15)
+
+
+@given(st.integers(1, 5), st.floats(0.05, 0.5))
+def test_as_many_more_as_are_asked_for_nearly_always_do(missing: int, fraction: float) -> None:
+    count = more_for(missing, fraction)
+    drawn = np.random.default_rng(0).binomial(count, fraction, 4000)
+    assert (drawn < missing).mean() < 0.02
 
 
 @pytest.mark.parametrize(("val", "calib"), [(0.0, 0.1), (0.1, 0.0), (0.5, 0.5), (-0.1, 0.2)])
