@@ -20,13 +20,15 @@ from components.baselines import CLASSES
 from components.baselines.cache import fit_or_load
 from components.baselines.job import Frame
 from components.baselines.settings import Baselines
-from components.detector import SCORES, Detector
+from components.detector import Detector
 from components.device import find_device
 from components.errors import UserError
 from components.features.backbone import MissingBackboneError
-from components.folds import look, standards
+from components.folds import image_scores, look, standards
 from components.inspector import Inspector
+from components.scores import SCORES
 from components.settings import Evaluate, Settings, nearest
+from components.threshold import threshold
 from components.trial import METRICS, Score, Trial, judge, limit, load_trial, maps_of, milliseconds
 
 COSTS = ("fit_seconds", "inference_ms", "megabytes")
@@ -115,7 +117,10 @@ def package_rows(
         else:  # without the rule normal images look otherwise, too
             calib = look((here,), trial.calib, 1.0, words)
             here = replace(here, standards=standards(here, calib))
-            limits = {score: limit(here.score(calib, score), trial) for score in todo.values()}
+            limits = {
+                score: threshold(image_scores(here, calib, score, trial.area), trial.false_alarms)
+                for score in todo.values()
+            }
         for name, score in todo.items():
             measured = judge(limits[score], here.score(maps, score), trial, settings.evaluate)
             yield measured | {

@@ -13,69 +13,10 @@ from components.errors import UserError
 from components.features.model import FeatureVQVAE
 from components.features.normality import Normality
 from components.prior.pixelsnail import PixelSNAIL
-from components.scoremap import BUDGET_MAPS, FEATURE_MAPS, PIXEL_MAPS, Evidence, base_maps, examine
+from components.scoremap import Evidence, base_maps, examine
+from components.scores import TWO_SIDED, Kind, kind_of
 from components.standard import Standard
 from components.vqvae.model import VQVAE
-
-# What each score is made of. The paper's own, Eq. 6, stands as it is; all others are standardised first: their
-# size on a normal part differs from place to place.
-PIXEL_SCORES: dict[str, tuple[str, ...]] = {
-    "restored": ("restored",),
-    "reconstruction": ("reconstruction",),
-    "input_restored": ("input_restored",),
-    "likelihood": ("likelihood",),
-    "restored_likelihood": ("restored_likelihood",),
-    "likelihood+restored": ("restored_likelihood", "restored"),
-    "likelihood+input": ("restored_likelihood", "input_restored"),
-}
-
-# What `auto` may choose. Synthetic negatives are painted on pixels, so a score that compares the input's pixels
-# with a reconstruction sees the paint itself and wins on them, whatever it does on real defects (docs/numbers.md).
-# These see an image through its codes alone.
-PIXEL_CANDIDATES = ("restored", "likelihood", "restored_likelihood", "likelihood+restored")
-
-# Of a model that allocates its codes by context (components/vqvae/patches.py): where normal parts get few codes and
-# this one gets many, or the other way round, something is other than usual.
-BUDGET_SCORES: dict[str, tuple[str, ...]] = {
-    "budget": ("budget",),
-    "likelihood+budget": ("restored_likelihood", "budget"),
-    "likelihood+restored+budget": ("restored_likelihood", "restored", "budget"),
-}
-BUDGET_CANDIDATES = ("likelihood+budget", "likelihood+restored+budget")
-TWO_SIDED = ("budget",)  # maps that are as suspect below what is usual as above it
-
-# Over features all see the image through the frozen network. Standardised by one mean and deviation for all
-# places: what differs from place to place is in `components.features.normality` already, as far as it helps.
-FEATURE_SCORES: dict[str, tuple[str, ...]] = {
-    "residual": ("residual",),
-    "deviation": ("deviation",),
-    "mahalanobis": ("mahalanobis",),
-    "layers": ("layers",),
-    "layers+residual": ("layers", "residual"),
-    "mahalanobis+residual": ("mahalanobis", "residual"),
-    "mahalanobis+deviation": ("mahalanobis", "deviation"),
-    "mahalanobis+likelihood": ("mahalanobis", "restored_likelihood"),
-    "restored_likelihood": ("restored_likelihood",),
-}
-SCORES = PIXEL_SCORES | BUDGET_SCORES | FEATURE_SCORES
-FEATURE_CANDIDATES = (
-    "residual", "mahalanobis", "layers", "layers+residual", "mahalanobis+residual", "mahalanobis+deviation",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What can be drawn of a kind of model: its base `maps`, the `scores` made of them, and the `candidates` among
-    these that `auto` may choose."""
-
-    maps: tuple[str, ...]
-    scores: dict[str, tuple[str, ...]]
-    candidates: tuple[str, ...]
-
-
-PIXELS = Kind(PIXEL_MAPS, PIXEL_SCORES, PIXEL_CANDIDATES)
-PATCHES = Kind(PIXEL_MAPS + BUDGET_MAPS, PIXEL_SCORES | BUDGET_SCORES, PIXEL_CANDIDATES + BUDGET_CANDIDATES)
-FEATURES = Kind(FEATURE_MAPS, FEATURE_SCORES, FEATURE_CANDIDATES)
 
 
 @dataclass(frozen=True)
@@ -98,9 +39,7 @@ class Detector:
     @property
     def kind(self) -> Kind:
         """What can be drawn of a model like this one."""
-        if self.over_features:
-            return FEATURES
-        return PATCHES if self.vqvae.allocates else PIXELS
+        return kind_of(self.vqvae.latent, self.vqvae.allocates)
 
     @property
     def scores(self) -> dict[str, tuple[str, ...]]:

@@ -18,6 +18,7 @@ from components.detector import Detector
 from components.features.normality import Sums
 from components.metrics import area_score
 from components.scoremap import examine
+from components.scores import least
 from components.standard import Standard, level, standard
 
 BATCH = 16
@@ -71,7 +72,9 @@ def look(detectors: Sequence[Detector], images: np.ndarray, white: float, name: 
 
 def standards(detector: Detector, maps: dict[str, np.ndarray]) -> dict[str, Standard]:
     """Each map's standard over normal images: place by place over pixels, one for all places over features."""
-    return {name: level(m) if detector.over_features else standard(m, detector.prior.grid) for name, m in maps.items()}
+    if detector.over_features:
+        return {name: level(m) for name, m in maps.items()}
+    return {name: standard(m, detector.prior.grid, least(name)) for name, m in maps.items()}
 
 
 def image_scores(detector: Detector, maps: dict[str, np.ndarray], score: str, area: int) -> list[float]:

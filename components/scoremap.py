@@ -92,9 +92,6 @@ def grow(grid: Tensor, size: int, cells: float) -> np.ndarray:
     return np.stack([cv2.GaussianBlur(m, (0, 0), sigma) for m in up[:, 0].cpu().numpy()])
 
 
-PIXEL_MAPS = ("restored", "input_restored", "reconstruction", "likelihood", "restored_likelihood")
-BUDGET_MAPS = ("budget",)  # beside them, where the model allocates its codes by context
-FEATURE_MAPS = ("residual", "deviation", "mahalanobis", "layers", "likelihood", "restored_likelihood")
 FEATURE_SMOOTHING = 0.5  # cells: a residual of features is smoother than a likelihood
 
 

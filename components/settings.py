@@ -15,6 +15,7 @@ from typing import Any, get_type_hints
 from components.errors import UserError
 from components.reading import FILE_NAME, LARGEST, mapping, short
 from components.reading import read_yaml as read_yaml
+from components.scores import kind_of
 
 POLICIES = ("object", "rotation_free", "texture")
 LATENTS = ("pixels", "features")
@@ -94,7 +95,7 @@ class Calibrate:
     negatives: int  # harder negatives of each kind, made from as many calibration images
     min_area: float  # smallest region that counts, share of the image
     false_alarms: float  # share of normal images that the threshold is to let through as defective
-    score: str  # a score of components.scoremap, or auto: chosen on the hard negatives
+    score: str  # one of components/scores.py, or auto: chosen on the hard negatives
     bilateral: tuple[float, ...]  # d, sigma colour, sigma space, on the 0-255 scale
 
 
@@ -141,6 +142,19 @@ CHOICES = {
     ("vqvae", "allocation"): ALLOCATIONS,
     ("promotion", "policy"): ("auto", "manual"),
 }
+# Numbers are 0 or more; whole ones 1 or more, but for these; and these shares are below 1.
+MAY_BE_NONE = (
+    ("vqvae", "residual_blocks"),
+    ("prior", "residual_layers"),
+    ("prior", "patience"),
+    ("evaluate", "gallery"),
+)
+SHARES = (
+    ("dataset", "val_fraction"), ("dataset", "calib_fraction"), ("vqvae", "decay"), ("prior", "dropout"),
+    ("calibrate", "max_replaced"), ("calibrate", "rectangle_area"), ("calibrate", "min_area"),
+    ("calibrate", "false_alarms"),
+)  # fmt: skip
+COARSEST = 16  # pixels of the coarsest cell of the features
 
 
 def find_root(start: Path | None = None) -> Path:
@@ -176,7 +190,7 @@ def load(root: Path, category: str, vqvae: dict[str, Any] | None = None) -> Sett
     """Resolve the settings of one category; `vqvae` overrides its overrides, for what is tried beside them.
 
     Raises UserError for a category that was never imported, an unknown key (the nearest valid name is
-    offered), a missing key or a value of the wrong type.
+    offered), a missing key, a value of the wrong type or out of its range, and values that cannot go together.
     """
     params = read_params(root)
     known = [str(name) for name in params["categories"] or []]
@@ -205,7 +219,33 @@ def load(root: Path, category: str, vqvae: dict[str, Any] | None = None) -> Sett
             check_known(given, keys, where)
         values |= (of_features if latent == FEATURES else {}) | extra
         sections[name] = build(cls, values, f"{source} {name}")
-    return Settings(category=category, seed=int(params["seed"]), **sections)
+    settings = Settings(category=category, seed=int(params["seed"]), **sections)
+    check_together(settings, source)
+    return settings
+
+
+def check_together(settings: Settings, where: str) -> None:
+    """UserError for values that are right by themselves and cannot be built together: told before hours of training."""
+    size, vqvae, prior, calibrate = settings.dataset.size, settings.vqvae, settings.prior, settings.calibrate
+    down = vqvae.downsample
+    if down < 2 or down & (down - 1):
+        raise UserError(f"{where} vqvae.downsample is {down}; it must be a power of two, 2 or more")
+    context = vqvae.allocation == "context"
+    cell = COARSEST if vqvae.latent == FEATURES else 2 * down if context else down
+    if size % cell:
+        raise UserError(f"{where} dataset.size is {size}; with the other settings it must be a multiple of {cell}")
+    if prior.channels % prior.heads:
+        raise UserError(
+            f"{where} prior.channels is {prior.channels}; it must be a multiple of prior.heads, {prior.heads}"
+        )
+    if prior.orders not in (1, 2, 4):
+        raise UserError(f"{where} prior.orders is {prior.orders}; it must be 1, 2 or 4")
+    scores = kind_of(vqvae.latent, context).scores
+    if calibrate.score != "auto" and calibrate.score not in scores:
+        raise UserError(
+            f"{where} calibrate.score is {short(calibrate.score)}, which models over {vqvae.latent} have not; "
+            f"use auto or one of {', '.join(scores)}"
+        )
 
 
 def load_dataset(root: Path) -> Dataset:
@@ -229,10 +269,23 @@ def build(cls: type, values: dict[str, Any], where: str) -> Any:
         if key not in values:
             raise UserError(f"{where} lacks '{key}'; add it")
         built[key] = convert(values[key], kind, f"{where}.{key}")
+        _check_range(cls, key, built[key], f"{where}.{key}")
         allowed = next((words for (name, k), words in CHOICES.items() if k == key and SECTIONS[name] is cls), None)
         if allowed and built[key] not in allowed:
             raise UserError(f"{where}.{key} is '{built[key]}'; use one of {', '.join(allowed)}")
     return cls(**built)
+
+
+def _check_range(cls: type, key: str, value: Any, where: str) -> None:
+    name = next((name for name, section in SECTIONS.items() if section is cls), None)
+    if name is None or isinstance(value, bool | str):
+        return
+    numbers = value if isinstance(value, tuple) else (value,)
+    least = 1 if isinstance(value, int) and (name, key) not in MAY_BE_NONE else 0
+    if min(numbers) < least:
+        raise UserError(f"{where} is {short(value)}; it must be {least} or more")
+    if (name, key) in SHARES and max(numbers) >= 1:
+        raise UserError(f"{where} is {short(value)}; it is a share and must be below 1")
 
 
 def convert(value: Any, kind: Any, where: str) -> Any:

@@ -30,14 +30,15 @@ def level(maps: np.ndarray) -> Standard:
     return Standard(np.full((1, 1), mean, np.float32), np.full((1, 1), deviation + 1e-6, np.float32))
 
 
-def standard(maps: np.ndarray, grid: int) -> Standard:
+def standard(maps: np.ndarray, grid: int, least: float) -> Standard:
     """Fit on the maps (N, S, S) of normal images, at the resolution of the code grid.
 
     A few dozen images say little of one position's variance: it is blurred over its neighbours and drawn
-    towards the variance over all positions, by POOLED images' worth.
+    towards the variance over all positions, by POOLED images' worth. No deviation is below `least`: where nothing is
+    ever restored in some normal images, the first that shows a little would be as far from them as one likes.
     """
     small = np.stack([cv2.resize(m, (grid, grid), interpolation=cv2.INTER_AREA) for m in maps]).astype(np.float64)
     mean = cv2.GaussianBlur(small.mean(0), (0, 0), 1.0)
     variance = cv2.GaussianBlur(((small - mean) ** 2).mean(0), (0, 0), 1.0)
     shrunk = (len(maps) * variance + POOLED * variance.mean()) / (len(maps) + POOLED)
-    return Standard(mean.astype(np.float32), np.sqrt(shrunk + 1e-12).astype(np.float32))
+    return Standard(mean.astype(np.float32), np.sqrt(shrunk).clip(least).astype(np.float32))

@@ -45,7 +45,7 @@ class Plan:
 def batch_indices(seed: int, step: int, size: int, batch: int) -> np.ndarray:
     """`batch` places in 0..size-1 for this step: a fresh shuffle per epoch, read in order.
 
-    Sorted, so that a memory map is read forwards.
+    Sorted, so that a file is read forwards.
     """
     per_epoch = max(size // batch, 1)
     order = np.random.default_rng([seed, step // per_epoch]).permutation(size)
@@ -85,6 +85,8 @@ def fit(
         model.load_state_dict(saved["model"])
         optimiser.load_state_dict(saved["optimiser"])
         torch.set_rng_state(saved["random"])
+        if saved["random_cuda"]:
+            torch.cuda.set_rng_state_all(saved["random_cuda"])
         step, spent, curves, best = saved["step"], saved["spent"], saved["curves"], saved["best"]
         sums = saved["sums"]  # since the last validation: without them the curve's next mean would be another one
         if parallel.rank() == 0:
@@ -123,7 +125,8 @@ def fit(
         if parallel.rank() == 0 and now - kept > CHECKPOINT_SECONDS:
             kept = now
             state = {"key": key, "model": model.state_dict(), "optimiser": optimiser.state_dict(),
-                     "random": torch.get_rng_state(), "step": step, "spent": spent + now - started,
+                     "random": torch.get_rng_state(), "random_cuda": torch.cuda.get_rng_state_all(),
+                     "step": step, "spent": spent + now - started,
                      "curves": curves, "best": best, "sums": sums}  # fmt: skip
             save_checkpoint(checkpoint, state)
     if best["weights"] is not None:

@@ -183,7 +183,7 @@ def write_bundle(folder: Path, side: int = 64, seed: int = 0) -> None:
         for name, model in models.items()
         for key, value in model.state_dict().items()
     }
-    from components.scoremap import PIXEL_MAPS
+    from components.scores import PIXEL_MAPS
 
     for name in PIXEL_MAPS:
         tensors[f"standards.mean.{name}"] = np.zeros((grid, grid), np.float32)

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.detector import BUDGET_SCORES, PIXEL_SCORES, Detector
+from components.detector import Detector
 from components.errors import UserError
-from components.scoremap import BUDGET_MAPS, PIXEL_MAPS
+from components.scores import BUDGET_MAPS, BUDGET_SCORES, PIXEL_MAPS, PIXEL_SCORES
 from components.standard import standard
 from components.vqvae.budget import BINS, budget_loss, budgets, richness
 from components.vqvae.codebook import Codebook, usage
@@ -241,7 +241,7 @@ def test_the_budget_is_a_map_and_scores_of_a_model_that_has_one():
 
 def test_a_budget_below_the_usual_is_as_suspect_as_one_above():
     usual = np.random.default_rng(0).normal(0.5, 0.1, (30, 32, 32)).astype(np.float32)
-    patchy = dataclasses.replace(detector(patch_model()), standards={"budget": standard(usual, 8)})
+    patchy = dataclasses.replace(detector(patch_model()), standards={"budget": standard(usual, 8, 0.01)})
     more, less, same = (np.full((1, 32, 32), value, np.float32) for value in (0.9, 0.1, 0.5))
     scores = [patchy.score({"budget": one}, "budget").mean() for one in (more, less, same)]
     assert scores[0] == pytest.approx(scores[1], rel=0.05) and scores[0] > 5 * scores[2] > 0

@@ -15,6 +15,7 @@ from components.calibrate import choose_eta
 from components.errors import UserError
 from components.restore import Restoration
 from components.scoremap import Evidence, base_maps, distance, examine
+from components.scores import least
 from components.settings import Calibrate
 from components.standard import standard
 from components.vqvae.model import VQVAE
@@ -63,10 +64,17 @@ def test_an_image_without_a_replaced_code_is_decoded_once(monkeypatch):
 def test_standardised_normal_maps_have_mean_zero_and_spread_one(seed):
     rng = np.random.default_rng(seed)
     maps = (rng.standard_normal((30, 64, 64)) * 5 + 40).astype(np.float32)
-    usual = standard(maps, 8)
+    usual = standard(maps, 8, 0.01)
     pooled = usual.apply(maps).reshape(30, 8, 8, 8, 8).mean((2, 4))
     assert abs(pooled.mean()) < 0.2
     assert pooled.std() == pytest.approx(1.0, abs=0.25)
+
+
+def test_one_normal_image_that_shows_a_little_is_not_a_million_deviations_off():
+    maps = np.zeros((24, 64, 64), np.float32)
+    blob = np.zeros((1, 64, 64), np.float32)
+    blob[0, 20:30, 20:30] = 30  # grey values
+    assert standard(maps, 8, least("restored")).apply(blob).max() <= 30
 
 
 def table(*rows):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 
@@ -137,3 +138,36 @@ def test_the_root_is_the_nearest_workspace_above(root: Path, tmp_path_factory: p
     assert settings.find_root(root / "a" / "b") == root.resolve()
     with pytest.raises(UserError, match="not inside a Kintsugi workspace"):
         settings.find_root(tmp_path_factory.mktemp("elsewhere"))
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "told"),
+    [
+        ("dataset", {"size": 250}, r"dataset.size is 250; .* multiple of 8"),
+        ("vqvae", {"downsample": 6}, r"downsample is 6; it must be a power of two"),
+        ("vqvae", {"steps": 0}, r"vqvae.steps is 0; it must be 1 or more"),
+        ("prior", {"heads": 3}, r"prior.channels is 64; it must be a multiple of prior.heads, 3"),
+        ("prior", {"dropout": 1.0}, r"prior.dropout is 1.0; it is a share and must be below 1"),
+        ("prior", {"orders": 3}, r"orders is 3; it must be 1, 2 or 4"),
+        ("calibrate", {"etas": [0.1, -0.1]}, r"etas is \(0.1, -0.1\); it must be 0 or more"),
+        (
+            "calibrate",
+            {"score": "restord"},
+            r"score is 'restord', which models over pixels have not; use auto or one of",
+        ),
+        ("calibrate", {"score": "mahalanobis"}, r"score is 'mahalanobis', which models over pixels have not"),
+    ],
+)
+def test_what_could_not_be_built_is_told_before_the_training(
+    root: Path, section: str, values: dict[str, object], told: str
+) -> None:
+    change(root, section, **values)
+    assert re.search(told, refused(root))
+
+
+@pytest.mark.parametrize("name", ["standard", "paper"])
+@pytest.mark.parametrize("latent", settings.LATENTS)
+@pytest.mark.parametrize("allocation", settings.ALLOCATIONS)
+def test_every_choice_goes_with_every_settings_file(root: Path, name: str, latent: str, allocation: str) -> None:
+    override(root, {"vqvae": {"latent": latent, "allocation": allocation}}, settings=name)
+    assert settings.load(root, "nut").vqvae.latent == latent
