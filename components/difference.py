@@ -73,7 +73,7 @@ def look(inspector: Inspector, images: Sequence[np.ndarray]) -> list[Look]:
     x = torch.from_numpy(stacked).to(inspector.device).permute(0, 3, 1, 2)
     _, evidence = detector.look(x, ())
     vectors = F.embedding(evidence.codes, detector.vqvae.codebook.vectors).permute(0, 3, 1, 2)
-    surprise = -evidence.restorations[0].likelihood_restored.clamp_min(FLOOR).log()
+    surprise = -evidence.restoration().likelihood_restored.clamp_min(FLOOR).log()
     features = detector.vqvae.encoder(evidence.features).float()
     return [Look(*one) for one in zip(vectors, features, surprise, strict=True)]
 

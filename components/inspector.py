@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from components.features.normality import Normality
 from components.metrics import area_score, keep_regions
 from components.package import FORMAT
 from components.prior.pixelsnail import PixelSNAIL
+from components.restore import restore
 from components.settings import Prior as PriorConfig
 from components.standard import Standard
 from components.vqvae.train import described
@@ -40,8 +41,9 @@ class Inspection:
 
     `score_map` float32 (S, S); `mask` bool (S, S): its regions above the threshold and of the minimum
     area; `codes`, `restored_codes` int64 (s, s); `likelihood` float32 (s, s) in [0, 1]. `score` is the highest
-    level at which such a region exists, so that `anomalous` is score > threshold. `draw` turns codes into a picture
-    uint8 (S, S, 3): `reconstructed` and `restored` cost their decoding when somebody looks, and nothing before.
+    level at which such a region exists, so that `anomalous` is score > threshold. `restore` gives the restored codes,
+    `draw` turns codes into a picture uint8 (S, S, 3): what the score did not need costs its time when somebody looks,
+    and nothing before.
     """
 
     score: float
@@ -49,10 +51,15 @@ class Inspection:
     score_map: np.ndarray
     mask: np.ndarray
     codes: np.ndarray
-    restored_codes: np.ndarray
     likelihood: np.ndarray
     seconds: float
+    restore: Callable[[], np.ndarray]
     draw: Callable[[np.ndarray], np.ndarray]
+
+    @cached_property
+    def restored_codes(self) -> np.ndarray:
+        """The codes after restoration."""
+        return self.restore()
 
     @cached_property
     def reconstructed(self) -> np.ndarray:
@@ -137,20 +144,32 @@ class Inspector:
         maps, evidence = self.detector.look(x, self.detector.scores[name])
         scores = self.detector.score(maps, name)
         seconds = (time.perf_counter() - started) / len(images)
-        restoration = evidence.restorations[0]
+        likelihood = evidence.reading().likelihood
+        restored = evidence.restorations.get(0)  # where the score needed it
         for index, score_map in enumerate(scores):
             score = area_score(score_map, self.min_area)
+            codes = evidence.codes[index].cpu().numpy()
+            known = restored.codes[index].cpu().numpy() if restored else None
             yield Inspection(
                 score=score,
                 anomalous=score > self.image_threshold,
                 score_map=score_map,
                 mask=keep_regions(score_map > self.pixel_threshold, self.min_area),
-                codes=evidence.codes[index].cpu().numpy(),
-                restored_codes=restoration.codes[index].cpu().numpy(),
-                likelihood=restoration.likelihood[index].cpu().numpy(),
+                codes=codes,
+                likelihood=likelihood[index].cpu().numpy(),
                 seconds=seconds,
+                restore=partial(self.restored, codes, known),
                 draw=self.draw,
             )
+
+    def restored(self, codes: np.ndarray, known: np.ndarray | None = None) -> np.ndarray:
+        """The restored codes of codes int64 (s, s), unless they are `known`."""
+        if known is not None:
+            return known
+        detector, grid = self.detector, torch.from_numpy(codes).to(self.device)[None]
+        coarse = detector.vqvae.coarse(grid)
+        found = restore(detector.prior, grid, detector.eta, detector.neighbour_rule, coarse=coarse)
+        return found.codes[0].cpu().numpy()
 
     @torch.no_grad()
     def draw(self, codes: np.ndarray) -> np.ndarray:

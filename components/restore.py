@@ -71,7 +71,87 @@ def share(likelihood: Tensor, coarse: Tensor | None) -> Tensor:
     return torch.where(coarse, F.interpolate(least, scale_factor=2.0, mode="nearest")[:, 0], likelihood)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """The prior's one pass over B grids of codes (B, H, W) in an `order`; restoration goes on from here.
+
+    `codes` and `coarse` are flipped for the order, `logits` (B, K, H, W) and `seen` (B, H, W), p(z_i | z_<i), too.
+    `rows` has the activations of the pass.
+    """
+
+    prior: PixelSNAIL
+    codes: Tensor
+    coarse: Tensor | None
+    order: int
+    rows: Rows
+    logits: Tensor
+    seen: Tensor
+
+    @property
+    def likelihood(self) -> Tensor:
+        """p(z_i | z_<i) as in Restoration, (B, H, W), lying as the image does."""
+        return reorder(share(self.seen, self.coarse), self.order)
+
+    @torch.no_grad()
+    def restored(self, eta: float, neighbour_rule: bool = True) -> Restoration:
+        """Replace the codes that the prior finds unlikely below `eta` by the most likely ones.
+
+        Exact: equal, code for code, to the raster loop of Eq. 5. Images without a suspicious code cost nothing more
+        than the pass. The others go on together, BLOCK rows at a time: the rows above are final and their activations
+        kept, the rows below need not be looked at before it is their turn.
+        """
+        codes, coarse, order, height = self.codes, self.coarse, self.order, self.codes.shape[1]
+        eligible = torch.ones_like(codes, dtype=torch.bool)
+        if neighbour_rule:
+            likelihood = share(self.seen, coarse)
+            eligible = lower_neighbours(likelihood) < eta
+            if coarse is not None:
+                eligible |= coarse & (likelihood < eta)
+        suspicious = (self.seen < eta) & eligible
+        active = suspicious.flatten(1).any(1)
+        restored, logits, computed = codes.clone(), self.logits, height
+        if active.any():
+            rows = self.rows.of(active)
+            original, permitted, guess, after = codes[active], eligible[active], codes[active], logits[active]
+            first = int(suspicious.flatten(2).any(2).any(0).int().argmax())  # the first row with one, in any image
+            known = True  # the logits of the first block are those of the original codes: nothing above it changed
+            while first < height:
+                last = min(first + BLOCK, height)
+                at = first
+                while True:
+                    if not known:
+                        rows.first = at
+                        after[:, :, at:last] = self.prior(guess[:, :last], rows, order)
+                        computed += last - at
+                    known = False
+                    block, z = after[:, :, at:last], original[:, at:last]
+                    ruled = torch.where((own(block, z) < eta) & permitted[:, at:last], block.argmax(1), z)
+                    moved = (ruled != guess[:, at:last]).any(2).any(0)
+                    if not moved.any():
+                        break
+                    guess[:, at:last] = ruled
+                    at += int(moved.int().argmax())
+                first = last
+            restored[active] = guess
+            logits = logits.index_copy(0, active.nonzero()[:, 0], after)
+        return Restoration(
+            reorder(restored, order), self.likelihood, reorder(share(own(logits, codes), coarse), order),
+            reorder(logits, order), computed / height,
+        )  # fmt: skip
+
+
 @torch.no_grad()
+def read(prior: PixelSNAIL, codes: Tensor, order: int = 0, coarse: Tensor | None = None) -> Reading:
+    """One pass over the codes (B, H, W); with an `order` other than 0 they are read from another corner, and the
+    neighbours flip with them. `coarse` (B, H, W) says which codes stand for a cell of 2 x 2 positions."""
+    codes = reorder(codes, order)
+    rows = Rows()
+    logits = prior(codes, rows, order)
+    return Reading(
+        prior, codes, None if coarse is None else reorder(coarse, order), order, rows, logits, own(logits, codes)
+    )
+
+
 def restore(
     prior: PixelSNAIL,
     codes: Tensor,
@@ -80,55 +160,5 @@ def restore(
     order: int = 0,
     coarse: Tensor | None = None,
 ) -> Restoration:
-    """Replace the codes (B, H, W) that the prior finds unlikely below `eta` by the most likely ones.
-
-    Exact: equal, code for code, to the raster loop of Eq. 5. Images without a suspicious code cost the one
-    pass that gives their likelihood. The others go on together, BLOCK rows at a time: the rows above are final
-    and their activations kept, the rows below need not be looked at before it is their turn.
-
-    With an `order` other than 0 the codes are read from another corner (and the neighbours flip with them);
-    what is returned lies as the image does. `coarse` (B, H, W) says which codes stand for a cell of 2 x 2 positions.
-    """
-    codes = reorder(codes, order)
-    coarse = None if coarse is None else reorder(coarse, order)
-    height = codes.shape[1]
-    rows = Rows()
-    logits = prior(codes, rows, order)
-    first_seen = own(logits, codes)
-    likelihood = share(first_seen, coarse)
-    eligible = torch.ones_like(codes, dtype=torch.bool)
-    if neighbour_rule:
-        eligible = lower_neighbours(likelihood) < eta
-        if coarse is not None:
-            eligible |= coarse & (likelihood < eta)
-    suspicious = (first_seen < eta) & eligible
-    active = suspicious.flatten(1).any(1)
-    restored, computed = codes.clone(), height
-    if active.any():
-        rows.keep(active)
-        original, permitted, guess, after = codes[active], eligible[active], codes[active], logits[active]
-        first = int(suspicious.flatten(2).any(2).any(0).int().argmax())  # the first row with one, in any image
-        known = True  # the logits of the first block are those of the original codes: nothing above it changed
-        while first < height:
-            last = min(first + BLOCK, height)
-            at = first
-            while True:
-                if not known:
-                    rows.first = at
-                    after[:, :, at:last] = prior(guess[:, :last], rows, order)
-                    computed += last - at
-                known = False
-                block, z = after[:, :, at:last], original[:, at:last]
-                ruled = torch.where((own(block, z) < eta) & permitted[:, at:last], block.argmax(1), z)
-                moved = (ruled != guess[:, at:last]).any(2).any(0)
-                if not moved.any():
-                    break
-                guess[:, at:last] = ruled
-                at += int(moved.int().argmax())
-            first = last
-        restored[active] = guess
-        logits[active] = after
-    return Restoration(
-        reorder(restored, order), reorder(likelihood, order), reorder(share(own(logits, codes), coarse), order),
-        reorder(logits, order), computed / height,
-    )  # fmt: skip
+    """Read the codes (B, H, W) and restore them: see `read` and `Reading.restored`."""
+    return read(prior, codes, order, coarse).restored(eta, neighbour_rule)

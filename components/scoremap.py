@@ -7,7 +7,7 @@ the prior says of each code, are maps too. Shapes: B images of S x S pixels, s x
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 
 import cv2
@@ -19,7 +19,7 @@ from torch import Tensor
 from components.features.model import FeatureVQVAE
 from components.features.normality import Normality
 from components.prior.pixelsnail import PixelSNAIL
-from components.restore import Restoration, restore
+from components.restore import Reading, Restoration, read
 from components.vqvae.model import VQVAE
 
 SMOOTHING = 1.0  # cells of the code grid: sigma of the Gaussian over maps that come from it
@@ -28,20 +28,34 @@ FLOOR = 1e-9  # likelihoods below say no more than "never"
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that one look at a batch gives; what nobody asks for is not drawn.
+    """All that one look at a batch gives; what nobody asks for is neither read, restored nor drawn.
 
-    `image` (B, C, S, S) in [0, 1], `features` what its `codes` (B, s, s) are made of. `restorations` has one entry
-    for each reading order of the prior; the first, in raster order, is the paper's, and the one that `restored` and
-    `residual` show. `budget` (B, s, s) is the probability with which each position got a code of its own, where the
-    model allocates them by context.
+    `image` (B, C, S, S) in [0, 1], `features` what its `codes` (B, s, s) are made of. `budget` (B, s, s) is the
+    probability with which each position got a code of its own, where the model allocates them by context.
     """
 
     vqvae: VQVAE | FeatureVQVAE
+    prior: PixelSNAIL
+    eta: float
+    neighbour_rule: bool
     image: Tensor
     features: Tensor
     codes: Tensor
-    restorations: tuple[Restoration, ...]
     budget: Tensor | None = None
+    readings: dict[int, Reading] = field(default_factory=dict)
+    restorations: dict[int, Restoration] = field(default_factory=dict)
+
+    def reading(self, order: int = 0) -> Reading:
+        """The prior's pass in one of its reading orders; the first, in raster order, is the paper's."""
+        if order not in self.readings:
+            self.readings[order] = read(self.prior, self.codes, order, self.vqvae.coarse(self.codes))
+        return self.readings[order]
+
+    def restoration(self, order: int = 0) -> Restoration:
+        """What restoring in that order gives; the raster's is the one that `restored` and `residual` show."""
+        if order not in self.restorations:
+            self.restorations[order] = self.reading(order).restored(self.eta, self.neighbour_rule)
+        return self.restorations[order]
 
     @cached_property
     @torch.no_grad()
@@ -53,7 +67,7 @@ class Evidence:
     @torch.no_grad()
     def restored(self) -> Tensor:
         """The picture of the restored codes; an image without a replaced code is not decoded twice."""
-        restored = self.restorations[0].codes
+        restored = self.restoration().codes
         changed = (restored != self.codes).flatten(1).any(1)
         if not changed.any():
             return self.reconstructed
@@ -65,19 +79,17 @@ class Evidence:
     @torch.no_grad()
     def residual(self) -> Tensor:
         """The image's features minus those of its restored codes, (B, F, s, s)."""
-        return self.features - self.vqvae.expected(self.restorations[0].codes)
+        return self.features - self.vqvae.expected(self.restoration().codes)
 
 
 @torch.no_grad()
 def examine(
     vqvae: VQVAE | FeatureVQVAE, prior: PixelSNAIL, image: Tensor, eta: float, neighbour_rule: bool
 ) -> Evidence:
-    """Encode and restore a batch (B, C, S, S) in [0, 1]."""
+    """Encode a batch (B, C, S, S) in [0, 1]."""
     features = vqvae.features(image)
     codes, budget = vqvae.allocate(features)
-    coarse = vqvae.coarse(codes)
-    restorations = tuple(restore(prior, codes, eta, neighbour_rule, order, coarse) for order in range(prior.orders))
-    return Evidence(vqvae, image, features, codes, restorations, budget)
+    return Evidence(vqvae, prior, eta, neighbour_rule, image, features, codes, budget)
 
 
 def distance(a: Tensor, b: Tensor) -> np.ndarray:
@@ -104,7 +116,7 @@ def base_maps(
     -log p(z_i | r_<i): given the restored codes, a defect no longer casts doubt on the good codes after it.
     `budget` is the probability of codes of their own. FEATURE_MAPS' first four are those of `normality`.
     """
-    size = evidence.image.shape[-1]
+    size, orders = evidence.image.shape[-1], range(evidence.prior.orders)
 
     def smooth(maps: np.ndarray) -> np.ndarray:
         # On this scale sigma_colour = 75 grey values blurs within a region and keeps its edge.
@@ -118,9 +130,9 @@ def base_maps(
         "restored": lambda: smooth(distance(evidence.restored, evidence.reconstructed)),
         "input_restored": lambda: smooth(distance(evidence.image, evidence.restored)),
         "reconstruction": lambda: smooth(distance(evidence.image, evidence.reconstructed)),
-        "likelihood": lambda: grow(surprise([r.likelihood for r in evidence.restorations]), size, SMOOTHING),
+        "likelihood": lambda: grow(surprise([evidence.reading(k).likelihood for k in orders]), size, SMOOTHING),
         "restored_likelihood": lambda: grow(
-            surprise([r.likelihood_restored for r in evidence.restorations]), size, SMOOTHING
+            surprise([evidence.restoration(k).likelihood_restored for k in orders]), size, SMOOTHING
         ),
     }
     if evidence.budget is not None:

@@ -36,9 +36,11 @@ class Rows:
         self.kept[name] = x
         return x
 
-    def keep(self, images: Tensor) -> None:
-        """Drop the images that are False in the mask (B)."""
-        self.kept = {name: x[images] for name, x in self.kept.items()}
+    def of(self, images: Tensor) -> Rows:
+        """Those of the images that are True in the mask (B), to go on with by themselves."""
+        some = Rows()
+        some.kept = {name: x[images] for name, x in self.kept.items()}
+        return some
 
 
 class CausalConv(nn.Conv2d):

@@ -1,5 +1,6 @@
 """The packaged model: what is inspected, what a damaged bundle does, images of every depth."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from components.arrays import to_tensor
 from components.calibrate import least_likelihoods
 from components.errors import UserError
 from components.inspector import Inspector
+from components.restore import restore
 from tests.artifacts_fixture import write_bundle
 
 
@@ -34,6 +36,17 @@ def test_an_inspection_is_whole_and_consistent(package):
         assert found.restored.shape == found.reconstructed.shape == (size, size, 3)
         assert found.anomalous == (found.score > inspector.image_threshold) == bool(found.mask.any())
         assert ((found.likelihood >= 0) & (found.likelihood <= 1)).all()
+
+
+@pytest.mark.parametrize("score", ["likelihood", "restored"])
+def test_restored_codes_are_the_same_whether_the_score_needed_them_or_not(package, score):
+    inspector = Inspector.load(package)
+    inspector.calibration["score"] = score
+    detector = inspector.detector = dataclasses.replace(inspector.detector, eta=0.3, neighbour_rule=False)
+    for found in inspector.inspect([image(), image((40, 90))]):
+        grid = torch.from_numpy(found.codes)[None]
+        theirs = restore(detector.prior, grid, detector.eta, detector.neighbour_rule).codes[0].numpy()
+        assert (found.restored_codes == theirs).all() and (theirs != found.codes).any()
 
 
 def test_an_image_scores_the_same_alone_and_in_a_batch(package):

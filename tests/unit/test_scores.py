@@ -40,7 +40,8 @@ def test_the_bilateral_filter_smooths_on_that_scale():
     nothing = Restoration(torch.zeros(1, 8, 8), *(torch.ones(1, 8, 8),) * 2, torch.zeros(1, 2, 8, 8), 1)
     pictures = {0: noisy, 1: zero}  # of the restored codes, and of the image's own
     vqvae = SimpleNamespace(decode=lambda codes: pictures[int(codes[0, 0, 0])])
-    evidence = Evidence(vqvae, noisy, noisy, torch.ones(1, 8, 8), (nothing,))
+    prior = SimpleNamespace(orders=1)
+    evidence = Evidence(vqvae, prior, 0.1, True, noisy, noisy, torch.ones(1, 8, 8), restorations={0: nothing})
     smoothed = base_maps(evidence, CONFIG.bilateral, ["restored"])["restored"][0]
     assert smoothed[20:44, 8:24].std() < 0.25 * (noisy.numpy()[0, 0, 20:44, 8:24] * 255).std()
     assert smoothed[:, 34:].mean() - smoothed[:, :30].mean() > 200
@@ -54,10 +55,20 @@ def test_an_image_without_a_replaced_code_is_decoded_once(monkeypatch):
     decode = vqvae.decode
     monkeypatch.setattr(vqvae, "decode", lambda codes: calls.append(len(codes)) or decode(codes))
     evidence = examine(vqvae, prior, torch.rand(2, 1, 32, 32), eta=0.0, neighbour_rule=True)
-    assert all(restoration.passes == 1 for restoration in evidence.restorations)
+    assert all(evidence.restoration(order).passes == 1 for order in range(prior.orders))
     assert calls == []  # nobody has asked for a picture
     assert torch.equal(evidence.restored, evidence.reconstructed)
     assert calls == [2]
+
+
+@pytest.mark.parametrize(("name", "read", "restored"), [("likelihood", [0, 1], []), ("restored", [0], [0])])
+def test_a_score_costs_the_passes_that_it_is_made_of(name, read, restored):
+    torch.manual_seed(0)
+    vqvae = VQVAE(1, dataclasses.replace(VQVAE_CONFIG, codebook_size=7)).eval()
+    prior = small_prior(0, codes=7, grid=8).float()
+    evidence = examine(vqvae, prior, torch.rand(2, 1, 32, 32), eta=0.2, neighbour_rule=True)
+    base_maps(evidence, CONFIG.bilateral, [name])
+    assert (sorted(evidence.readings), sorted(evidence.restorations)) == (read, restored)
 
 
 @given(st.integers(0, 10**6))
