@@ -37,13 +37,16 @@ def champion(root: Path, category: str, device: str | None = None) -> tuple[Insp
     return Inspector.load(folder, device or str(find_device())), f"{version.name}/{version.version}"
 
 
-def inspect(root: Path, category: str, paths: Sequence[Path], out: Path, device: str | None = None) -> pd.DataFrame:
+def inspect(
+    root: Path, category: str, paths: Sequence[Path], out: Path, device: str | None = None, log: bool = True
+) -> pd.DataFrame:
     """Inspect images and folders of images; write results.csv and, per image, PNGs at its own size.
 
     `<name>_heat.png` lays the score map over the picture, `<name>_mask.png` is white where a region is
     defective, `<name>_regions.png` outlines them; the column `picture` names the first, as <name> differs from the
     image's where two share it. The pictures that an earlier results.csv in `out` names are removed, nothing else is.
-    A file that cannot be read gets its reason in `error` and stops nothing. Returns the table of results.csv.
+    A file that cannot be read gets its reason in `error` and stops nothing. `log` puts the scores into the log that
+    drift is judged by, where only what comes off the line as it comes belongs. Returns the table of results.csv.
     Raises UserError when no image is found or no model is.
     """
     files = list(_images(paths))
@@ -56,7 +59,9 @@ def inspect(root: Path, category: str, paths: Sequence[Path], out: Path, device:
     names = _Names(out)
     groups = (files[at : at + BATCH] for at in range(0, len(files), BATCH))
     rows = [row for group in groups for row in _inspect_group(inspector, group, names)]
-    drift.append(root, category, pd.DataFrame(rows, columns=["path", "score", "least_likelihood"]).assign(model=model))
+    if log:
+        scores = pd.DataFrame(rows, columns=["path", "score", "least_likelihood"])
+        drift.append(root, category, scores.assign(model=model))
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     table["model"] = model
     table.to_csv(out / TABLE, index=False)

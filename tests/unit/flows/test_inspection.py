@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from components import scorelog
 from components.errors import UserError
 from components.inspector import Inspector
-from flows import inspection
+from flows import drift, inspection
 from tests.artifacts_fixture import write_bundle
 
 KINDS = ("heat", "mask", "regions")
@@ -27,6 +28,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def root(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A workspace with a champion and no registry; the current folder."""
+    monkeypatch.delenv(scorelog.PLACE, raising=False)
     inspector = Inspector.load(bundle, "cpu")
     monkeypatch.setattr(inspection, "champion", lambda root, category, device: (inspector, "production.brick/1"))
     monkeypatch.chdir(tmp_path)
@@ -103,3 +105,11 @@ def test_an_unreadable_image_has_a_reason_and_no_picture(root: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         inspection.inspect(root, "brick", [Path("nowhere")], root / "out")
     assert sides(root / "out") == {"in/1.png": 40}
+
+
+def test_what_is_no_sample_of_the_line_stays_out_of_the_drift_log(root: Path) -> None:
+    image(root / "in/1.png", 40)
+    inspection.inspect(root, "brick", [Path("in")], root / "out", log=False)
+    assert not drift.folder(root, "brick").exists()
+    inspection.inspect(root, "brick", [Path("in")], root / "out")
+    assert len(list(drift.folder(root, "brick").iterdir())) == 1
