@@ -2,7 +2,8 @@
 
 Steps, each of which may be repeated without harm:
 
-    fetch → judge → write the journal → move every file → dvc add → push → commit → close the journal
+    fetch → judge → write the journal → move every file → dvc add → note what was validated → push → commit →
+    close the journal
 
 Before the journal is written nothing has happened; after it, whoever comes next finishes the rest. What
 data.dvc names is therefore the old version or the new one, and never a part of one.
@@ -19,13 +20,15 @@ from pathlib import Path
 
 from components import settings, stage
 from components.errors import UserError
-from flows import fixity, plant
+from flows import fixity, plant, validated
 from flows.adapters import versioning
 from flows.ingest import files, journal, judge, landing
 from flows.ingest.journal import Batch, Fate
 from flows.ingest.judge import Scorer, Validator
 
 __all__ = ["IngestReport", "Scorer", "ingest", "release"]
+
+AGAIN = "run the ingest again when it has ended, its decisions are kept"
 
 log = logging.getLogger(__name__)
 
@@ -142,13 +145,16 @@ def _written(root: Path, batch: Batch) -> Batch:
 def _finish(root: Path, batch: Batch) -> IngestReport:
     """Carry out a journal, from wherever it stands, and close it."""
     commit = ""
-    with journal.standing_still(root, batch.category):
+    with journal.standing_still(root, batch.category, AGAIN):
         left = journal.carry_out(root, batch, reached)
         reached("all moved")
         accepted = [fate for fate in batch.of("accepted") if fate not in left]
         if accepted:
             versioning.add_data(root)
             reached("versioned")
+            prefix = f"data/{batch.category}/"
+            validated.extend(root, batch.category, [fate.target.removeprefix(prefix) for fate in accepted])
+            reached("validated")
     if accepted:
         _push(root)
         reached("pushed")

@@ -14,7 +14,7 @@ import cv2
 import pytest
 
 from components.errors import UserError
-from flows import fixity, ingest
+from flows import fixity, ingest, validated
 from flows.adapters import versioning
 from flows.ingest import files, journal, judge
 from flows.ingest.files import PassingError
@@ -39,6 +39,18 @@ def contents(root: Path) -> Counter[str]:
     paths = [p for place in places for p in place.rglob("*") if p.is_file() and p.name[0] != "."]
     notes = {p for p in paths if p.suffix == ".json" and p.parts[-3] in ("held", "quarantine")}
     return Counter(files.sha256(path) for path in paths if path not in notes)
+
+
+def imported(root: Path) -> None:
+    """As an import leaves the category that is there: versioned, and validated by Great Expectations."""
+    validated.keep(root, "brick", {"success": True, "statistics": {"images": 28}, "failures": []})
+
+
+def validation(root: Path) -> tuple[str, int]:
+    """Which data the kept validation is of, and how many images it counts."""
+    kept = validated.read(root, "brick")
+    assert kept is not None and kept["success"]
+    return kept["data_md5"], kept["statistics"]["images"]
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -91,7 +103,7 @@ def test_twenty_bad_images_among_a_hundred_good_ones(tmp_path: Path) -> None:
 
 STEPS = (
     "fetched", "judged", "json 1", "journal written", "move 1", "moved 1", "json 3", "move 3", "moved 5",
-    "all moved", "versioned", "pushed", "committed", "closed",
+    "all moved", "versioned", "validated", "pushed", "committed", "closed",
 )  # fmt: skip
 
 
@@ -103,6 +115,7 @@ def test_killed_anywhere_nothing_is_lost_doubled_or_half_done(root: Path, moment
     plants.save(landing / "a-defect.png", plants.defective(3008))
     (landing / "b-empty.png").touch()
     plants.settled(landing / "b-empty.png")
+    imported(root)
     before, old = contents(root), versioning.data_md5(root)
     killed = subprocess.run(
         [sys.executable, "-P", "-m", "tests.plant_fixture", moment],
@@ -125,6 +138,7 @@ def test_killed_anywhere_nothing_is_lost_doubled_or_half_done(root: Path, moment
         found = sorted(p.name for p in (root / folder / "brick").iterdir())
         assert [n for n in found if not n.startswith(".")] == [name, f"{name}.json"]
     assert journal.read(root, "brick") is None
+    assert validation(root) == (fixity.listing_md5(fixity.listing(root / "data/brick")), 32)
     assert versioning.data_md5(root) == report.data_md5 == fixity.listing_md5(fixity.listing(root / "data"))
     assert report.data_md5 in git(root, "show", "data:data.dvc")
     assert git(root, "rev-list", "--count", "main..data") == "1"
@@ -144,6 +158,21 @@ def test_images_stand_still_while_a_model_learns_from_them(root: Path) -> None:
         plants.ingest(root)
     assert len(list(good.iterdir())) == 24
     assert len(plants.ingest(root).accepted) == 1 and len(list(good.iterdir())) == 25
+
+
+def test_the_validation_is_of_the_images_that_were_validated(root: Path) -> None:
+    imported(root)
+    plants.land_good(root, 2)
+    plants.save(root / "landing/brick/odd.png", plants.defective(1))
+    plants.ingest(root)
+    assert validation(root) == (fixity.listing_md5(fixity.listing(root / "data/brick")), 30)
+    ingest.release(root, "brick", [Path("odd.png")], "Ann", "a reflection")
+    known = validation(root)
+    assert known == (fixity.listing_md5(fixity.listing(root / "data/brick")), 31)
+    plants.save(root / "data/brick/train/good/by-hand.png", plants.texture(4000))  # nobody has looked at this one
+    plants.land_good(root, 1, start=5000)
+    assert len(plants.ingest(root).accepted) == 1
+    assert validation(root) == known != fixity.listing_md5(fixity.listing(root / "data/brick"))
 
 
 def test_a_person_releases_a_held_image(root: Path) -> None:
