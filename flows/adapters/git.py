@@ -125,6 +125,17 @@ def identified(root: Path) -> dict[str, str]:
     return env
 
 
+def check_branch(root: Path, branch: str) -> None:
+    """Raise UserError unless `branch` exists or can be made: git takes the name, and no other branch is in its way."""
+    if _optional(root, "check-ref-format", "--branch", branch) != branch:
+        raise UserError(f"'{branch}' cannot name a branch; use letters, digits, '.', '-' and '/', and no spaces")
+    above = [branch[:at] for at, letter in enumerate(branch) if letter == "/"]
+    taken = [name for name in above if _optional(root, "rev-parse", "--verify", "-q", f"refs/heads/{name}")]
+    below = git(root, "for-each-ref", "--format=%(refname:lstrip=2)", f"refs/heads/{branch}/").splitlines()
+    if taken or below:
+        raise UserError(f"there cannot be a branch '{branch}' beside '{(taken + below)[0]}'; choose another name")
+
+
 def commit_files(root: Path, branch: str, paths: Sequence[str], message: str) -> str:
     """Commit the working versions of `paths` (relative to `root`) on `branch`; return the branch's sha.
 

@@ -14,7 +14,7 @@ import cv2
 import pytest
 
 from components.errors import UserError
-from flows import fixity, ingest, validated
+from flows import fixity, ingest, plant, validated
 from flows.adapters import versioning
 from flows.ingest import files, journal, judge
 from flows.ingest.files import PassingError
@@ -265,6 +265,62 @@ def test_a_remote_that_fails_is_tried_again_by_the_next_ingest(root: Path, monke
     assert journal.read(root, "brick") is not None
     report = plants.ingest(root)
     assert len(report.accepted) == 2 and journal.read(root, "brick") is None
+
+
+@pytest.mark.parametrize(
+    ("branch", "message"),
+    [
+        ("night shift", "'night shift' cannot name a branch"),
+        ("@{-1}", "cannot name a branch"),
+        ("data/bolt", "there cannot be a branch 'data/bolt' beside 'data'"),
+        ("line", "there cannot be a branch 'line' beside 'line/2'"),
+    ],
+)
+def test_a_branch_that_cannot_be_is_refused_before_anything_moves(root: Path, branch: str, message: str) -> None:
+    git(root, "branch", "data")
+    git(root, "branch", "line/2")
+    (image,) = plants.land_good(root, 1)
+    odd = plants.save(root / "held/brick/odd.png", plants.defective(1))
+    files.write_json(odd.with_name("odd.png.json"), {"reasons": [], "score": 1.0, "threshold": 0.5, "model": "m"})
+    with pytest.raises(UserError, match=message):
+        ingest.ingest(root, "brick", branch=branch, scorer=plants.champion, validator=plants.validator)
+    with pytest.raises(UserError, match=message):
+        ingest.release(root, "brick", [odd], "Ann", "a reflection", branch=branch)
+    assert image.exists() and odd.exists() and journal.read(root, "brick") is None
+    report = ingest.release(root, "brick", [odd], "Ann", "a reflection", branch="line/1")
+    assert report.commit == git(root, "rev-parse", "line/1")
+
+
+@pytest.mark.parametrize(("setting", "ends_on"), [("data", "data"), ("", "")])
+def test_a_journal_with_such_a_branch_is_finished_all_the_same(root: Path, setting: str, ends_on: str) -> None:
+    yaml = (root / plant.FILE).read_text()
+    (root / plant.FILE).write_text(yaml.replace("branch: data", f'branch: "{setting}"'))
+    (image,) = plants.land_good(root, 1)
+    target = f"data/brick/train/good/{image.name}"
+    fate = journal.Fate(image.name, str(image), files.sha256(image), "accepted", target)
+    journal.write(root, journal.Batch("brick", "landing/brick", "night shift", "2026-01-01T00:00:00", (fate,)))
+    report = plants.ingest(root)
+    assert [fate.name for fate in report.accepted] == [image.name] and journal.read(root, "brick") is None
+    assert (git(root, "rev-parse", ends_on) if ends_on else "") == report.commit
+
+
+def test_a_landing_folder_that_may_not_be_emptied(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (image,) = plants.land_good(root, 1)
+    may = os.access
+    with monkeypatch.context() as patch:  # and not by chmod, as root may do anything
+        patch.setattr(os, "access", lambda path, mode: path != image.parent and may(path, mode))
+        with pytest.raises(UserError, match=f"cannot be moved out of {image.parent}; give this user permission"):
+            plants.ingest(root)
+    assert journal.read(root, "brick") is None
+
+    def refuse(source: Path, *_: object) -> bool:
+        raise PermissionError(13, "Permission denied", str(source))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "move", refuse)
+        with pytest.raises(PassingError, match=f"^{image} may not be moved or written .Permission denied.; mend"):
+            plants.ingest(root)
+    assert len(plants.ingest(root).accepted) == 1 and journal.read(root, "brick") is None
 
 
 def test_wrong_landing_and_category(root: Path) -> None:
