@@ -65,7 +65,7 @@ def ingest(
     quarantine/<category>, each with a JSON of the same name that says why. An ingest that a crash left
     unfinished is finished first. Raises UserError while another process ingests or retrains the category,
     for an unknown category, and when a remote does not answer; decisions taken are then kept. A branch that cannot be,
-    or a landing folder that images may not be moved out of, is refused before anything is decided or moved.
+    or a landing folder that images may not be moved out of, is refused before anything moves.
     """
     dataset = settings.load(root, category).dataset
     wanted = plant.load(root, category)
