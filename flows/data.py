@@ -1,13 +1,13 @@
 """Bringing images in: importer, Great Expectations, params.yaml, and a new version of data/.
 
 The order makes a crash harmless: a category is validated before it is put in place, is in place before
-params.yaml names it, and `dvc add` can be repeated at any time.
+params.yaml names it, `dvc add` can be repeated at any time, and the validation's result is kept when there is a
+version that it is of.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from components.dataset.sample import CATEGORY as SAMPLE
 from components.dataset.staging import check_name
 from components.errors import UserError
 from flows import params as parameters
+from flows import validated
+from flows.ingest import journal
 
 IMPORTERS: dict[str, Callable[..., ImportReport]] = {
     "mvtec": importers.import_mvtec,
@@ -43,7 +45,7 @@ def import_category(
     kind: mvtec | btad | magnetic-tile | folder | known. options: `train_list` for magnetic-tile, `defects` and
     `masks` for folder, `masks` for known, which adds known defects to a category that is there. The Data Docs are
     kept in audit/data/<category>/. Raises UserError, and leaves data/ and params.yaml as they were, for whatever the
-    importer or Great Expectations refuses.
+    importer or Great Expectations refuses, and while the category is being retrained.
     """
     if kind not in OPTIONS:
         raise UserError(f"'{kind}' is no kind of data set; use one of {', '.join(OPTIONS)}")
@@ -62,7 +64,7 @@ def import_category(
             source, root / "data", category, dataset, policy=policy, replace=replace, validate=validate, **options
         )
 
-    return _bring_in(root, category, dataset, policy, run)
+    return _bring_in(root, category, dataset, run, policy)
 
 
 def add_sample(root: Path, replace: bool = False) -> ImportReport:
@@ -77,54 +79,51 @@ def add_sample(root: Path, replace: bool = False) -> ImportReport:
     def run(validate: Callable[[pd.DataFrame], None]) -> ImportReport:
         return importers.import_sample(root / "data", dataset, replace=replace, validate=validate)
 
-    return _bring_in(root, SAMPLE, dataset, None, run)
+    return _bring_in(root, SAMPLE, dataset, run)
 
 
 def _import_known(root: Path, source: Path, category: str, replace: bool, masks: Path | None = None) -> ImportReport:
     dataset = settings.load(root, category).dataset  # UserError for a category that params.yaml does not name
-    _check_repository(root)
-    report = importers.import_known(
-        source, root / "data", category, dataset, masks=masks, replace=replace,
-        validate=lambda manifest: validate_manifest(root, category, manifest, dataset),
-    )  # fmt: skip
-    version(root)
-    return dataclasses.replace(report, policy=effective_policy(root, category))
+
+    def run(validate: Callable[[pd.DataFrame], None]) -> ImportReport:
+        return importers.import_known(
+            source, root / "data", category, dataset, masks=masks, replace=replace, validate=validate
+        )
+
+    return _bring_in(root, category, dataset, run, known=True)
 
 
 def _bring_in(
-    root: Path, category: str, dataset: settings.Dataset, policy: str | None,
-    run: Callable[[Callable[[pd.DataFrame], None]], ImportReport],
+    root: Path, category: str, dataset: settings.Dataset, run: Callable[[Callable[[pd.DataFrame], None]], ImportReport],
+    policy: str | None = None, known: bool = False,
 ) -> ImportReport:  # fmt: skip
     _check_repository(root)
-    report = run(lambda manifest: validate_manifest(root, category, manifest, dataset))
-    register(root, category, report.policy, force_policy=policy is not None)
-    version(root)
+    result: dict[str, Any] = {}
+    # From the start: a training that began meanwhile would have to be told so after minutes of copying.
+    with journal.standing_still(root, category, "import them when it has ended"):
+        report = run(lambda manifest: result.update(validate_manifest(root, category, manifest, dataset)))
+        if not known:
+            register(root, category, report.policy, force_policy=policy is not None)
+        version(root)
+        validated.keep(root, category, result)
     return dataclasses.replace(report, policy=effective_policy(root, category))
 
 
-def validate_manifest(root: Path, category: str, manifest: pd.DataFrame, dataset: settings.Dataset) -> None:
-    """Run Great Expectations; keep Data Docs and validation.json; UserError names the first bad files."""
+def validate_manifest(root: Path, category: str, manifest: pd.DataFrame, dataset: settings.Dataset) -> dict[str, Any]:
+    """Run Great Expectations and keep its Data Docs; return what it found. UserError names the first bad files."""
     from flows.adapters import validation
 
-    docs_dir = validation_folder(root, category)
-    report = validation.validate(manifest, dataset, docs_dir)
-    kept = {"success": report.success, "statistics": report.statistics, "failures": report.failures}
-    (docs_dir / "validation.json").write_text(json.dumps(kept, indent=1, default=str), encoding="utf-8")
+    report = validation.validate(manifest, dataset, validated.folder(root, category))
     if not report.success:
         shown = "; ".join(f"{path} {reason}" for path, reason in report.failures[:3])
         more = f"; and {len(report.failures) - 3} more" if len(report.failures) > 3 else ""
         raise UserError(f"Great Expectations refused {category}: {shown}{more}; see {report.docs}")
-
-
-def validation_folder(root: Path, category: str) -> Path:
-    """Where the Data Docs and validation.json of the category's last import are kept."""
-    return root / "audit" / "data" / category
+    return {"success": report.success, "statistics": report.statistics, "failures": report.failures}
 
 
 def read_validation(root: Path, category: str) -> dict[str, Any] | None:
-    """The last import's Great Expectations result as a mapping; None when the category had no import here."""
-    path = validation_folder(root, category) / "validation.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    """Great Expectations' result and the md5 of the images it is of; None when the category had no import here."""
+    return validated.read(root, category)
 
 
 def dataset_settings(root: Path, category: str) -> settings.Dataset:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -18,7 +21,9 @@ from flows import drift
 from flows.adapters import registry, served, tracking
 
 MAX_MEGAPIXELS = 100.0
-COLUMNS = ("path", "score", "threshold", "verdict", "regions", "seconds", "error")
+TABLE = "results.csv"
+COLUMNS = ("path", "score", "threshold", "verdict", "regions", "seconds", "picture", "error")
+PICTURES = ("heat", "mask", "regions")
 
 
 def champion(root: Path, category: str, device: str | None = None) -> tuple[Inspector, str]:
@@ -32,23 +37,34 @@ def champion(root: Path, category: str, device: str | None = None) -> tuple[Insp
     return Inspector.load(folder, device or str(find_device())), f"{version.name}/{version.version}"
 
 
-def inspect(root: Path, category: str, paths: Sequence[Path], out: Path, device: str | None = None) -> pd.DataFrame:
+def inspect(
+    root: Path, category: str, paths: Sequence[Path], out: Path, device: str | None = None, log: bool = True
+) -> pd.DataFrame:
     """Inspect images and folders of images; write results.csv and, per image, PNGs at its own size.
 
     `<name>_heat.png` lays the score map over the picture, `<name>_mask.png` is white where a region is
-    defective, `<name>_regions.png` outlines them. A file that cannot be read gets its reason in `error` and
-    stops nothing. Returns the table of results.csv. Raises UserError when no image is found or no model is.
+    defective, `<name>_regions.png` outlines them; the column `picture` names the first, as <name> differs from the
+    image's where two share it. The pictures that an earlier results.csv in `out` names are removed, nothing else is.
+    A file that cannot be read gets its reason in `error` and stops nothing. `log` puts the scores into the log that
+    drift is judged by, where only what comes off the line as it comes belongs. Returns the table of results.csv.
+    Raises UserError when no image is found or no model is.
     """
     files = list(_images(paths))
     if not files:
         raise UserError(f"no images in {', '.join(map(str, paths))}; name a file or folder with {', '.join(SUFFIXES)}")
     inspector, model = champion(root, category, device)
     out.mkdir(parents=True, exist_ok=True)
-    rows = [row for at in range(0, len(files), BATCH) for row in _inspect_group(inspector, files[at : at + BATCH], out)]
-    drift.append(root, category, pd.DataFrame(rows, columns=["path", "score", "least_likelihood"]).assign(model=model))
+    _remove_earlier(out)
+    files = [path for path in files if path.exists()]  # `out` may be a folder that is inspected
+    names = _Names(out)
+    groups = (files[at : at + BATCH] for at in range(0, len(files), BATCH))
+    rows = [row for group in groups for row in _inspect_group(inspector, group, names)]
+    if log:
+        scores = pd.DataFrame(rows, columns=["path", "score", "least_likelihood"])
+        drift.append(root, category, scores.assign(model=model))
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     table["model"] = model
-    table.to_csv(out / "results.csv", index=False)
+    table.to_csv(out / TABLE, index=False)
     return table
 
 
@@ -62,7 +78,7 @@ def _images(paths: Sequence[Path]) -> Iterator[Path]:
             raise UserError(f"{path} does not exist")
 
 
-def _inspect_group(inspector: Inspector, files: Sequence[Path], out: Path) -> Iterator[dict[str, object]]:
+def _inspect_group(inspector: Inspector, files: Sequence[Path], names: _Names) -> Iterator[dict[str, object]]:
     images: dict[Path, np.ndarray] = {}
     errors: dict[Path, str] = {}
     for path in files:
@@ -73,10 +89,11 @@ def _inspect_group(inspector: Inspector, files: Sequence[Path], out: Path) -> It
     seen = dict(zip(images, inspector.inspect(list(images.values())), strict=True))
     for path in files:
         if path in errors:
-            yield {"path": str(path), "error": errors[path]}
+            yield {"path": str(path), "picture": "", "error": errors[path]}
             continue
         found = seen[path]
-        _draw(inspector, images[path], found, _free_name(out, path))
+        base = names.of(path)
+        _draw(inspector, images[path], found, base)
         yield {
             "path": str(path),
             "score": found.score,
@@ -85,14 +102,47 @@ def _inspect_group(inspector: Inspector, files: Sequence[Path], out: Path) -> It
             "regions": cv2.connectedComponents(found.mask.astype(np.uint8), connectivity=8)[0] - 1,
             "seconds": found.seconds,
             "least_likelihood": float(found.likelihood.min()),
+            "picture": _picture(base, PICTURES[0]).name,
             "error": "",
         }
 
 
-def _free_name(out: Path, path: Path) -> Path:
-    """`out`/<stem>, with the folder's name before it where two files share a stem."""
-    plain = out / path.stem
-    return plain if not plain.with_name(f"{plain.name}_heat.png").exists() else out / f"{path.parent.name}-{path.stem}"
+def _remove_earlier(out: Path) -> None:
+    """Take away the table of an earlier inspection and its pictures: beside new scores they would pass for theirs."""
+    table = out / TABLE
+    if not table.is_file():
+        return
+    with table.open(newline="", encoding="utf-8", errors="replace") as file:
+        named = [row.get("picture") or "" for row in csv.DictReader(file)]
+    for heat in named:
+        stem = Path(heat).name.removesuffix(f"_{PICTURES[0]}.png")
+        if heat == f"{stem}_{PICTURES[0]}.png":  # and not a path to somewhere else
+            for kind in PICTURES:
+                _picture(out / stem, kind).unlink(missing_ok=True)
+    table.unlink()
+
+
+@dataclass
+class _Names:
+    """Gives each image of one inspection a name in `out` that no other has, and that no file there has already."""
+
+    out: Path
+    given: set[str] = field(default_factory=set)
+
+    def of(self, path: Path) -> Path:
+        """`out`/<stem>, where that is taken with the folder's name before it, else with a number after it."""
+        numbered = (f"{path.stem}-{number}" for number in itertools.count(2))
+        names = itertools.chain((path.stem, f"{path.resolve().parent.name}-{path.stem}"), numbered)
+        name = next(name for name in names if self._free(name))
+        self.given.add(name)
+        return self.out / name
+
+    def _free(self, name: str) -> bool:
+        return name not in self.given and not any(_picture(self.out / name, kind).exists() for kind in PICTURES)
+
+
+def _picture(base: Path, kind: str) -> Path:
+    return base.with_name(f"{base.name}_{kind}.png")
 
 
 def _draw(inspector: Inspector, image: np.ndarray, found: Inspection, base: Path) -> None:
@@ -100,9 +150,11 @@ def _draw(inspector: Inspector, image: np.ndarray, found: Inspection, base: Path
     picture = display(image, (width, height))
     score_map = cv2.resize(found.score_map, (width, height), interpolation=cv2.INTER_LINEAR)
     mask = cv2.resize(found.mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
-    for name, drawn in (
-        ("heat", overlay(inspector, picture, score_map)[..., ::-1]),
-        ("mask", mask.astype(np.uint8) * 255),
-        ("regions", outline(picture, mask)[..., ::-1]),
-    ):
-        cv2.imwrite(str(base.with_name(f"{base.name}_{name}.png")), drawn)
+    drawn = (
+        overlay(inspector, picture, score_map)[..., ::-1],
+        mask.astype(np.uint8) * 255,
+        outline(picture, mask)[..., ::-1],
+    )
+    for kind, pixels in zip(PICTURES, drawn, strict=True):
+        # Not `cv2.imwrite`, which says False and nothing more where it cannot write.
+        _picture(base, kind).write_bytes(cv2.imencode(".png", pixels)[1].tobytes())

@@ -146,6 +146,8 @@ def collect(
     if parse_lock(lock, category).identity != state.identity:
         raise UserError(f"'{category}' changed while being published; do `kintsugi run {category}` again")
     manifest = root / "artifacts" / category / "augment" / "manifest.csv"
+    if validation and validation.get("data_md5") != state.data_md5:
+        validation = None  # of other images: some of this version's have not been looked at
     tags = {
         "category": category,
         "identity": state.identity,

@@ -16,6 +16,12 @@ from components.errors import UserError
 IDENTITY = {"NAME": "kintsugi", "EMAIL": "kintsugi@localhost"}
 # Where DVC keeps experiments, so that `dvc exp show`, `apply` and `push` know our snapshots as well.
 EXPERIMENTS = "refs/exps"
+# What a model is made of: here even files that git does not track yet belong into a snapshot. Elsewhere in a checkout
+# may lie anything: photographs, a customer's data, keys.
+MADE_OF = (
+    "components", "flows", "mlflow", "settings", "params.yaml", "pyproject.toml", "constraints.txt", "dvc.yaml",
+    "dvc.lock", "data.dvc", ".dvc/config", ".dvcignore", ".gitignore",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,16 +49,17 @@ def environment(root: Path, base: Mapping[str, str] | None = None) -> dict[str, 
     return env
 
 
-def git(root: Path, *arguments: str, env: Mapping[str, str] | None = None) -> str:
-    """Run one git command in `root` and return its output without the last newline.
+def git(root: Path, *arguments: str, env: Mapping[str, str] | None = None, given: str = "") -> str:
+    """Run one git command in `root`, `given` on its standard input; return its output without the last newline.
 
     Raises UserError when git is missing, `root` is in no repository, or the command fails.
     """
     if shutil.which("git") is None:
         raise UserError("git is not installed; install it (for example `apt install git`) and try again")
     done = subprocess.run(
-        ["git", *arguments], cwd=root, env=dict(env or environment(root)), capture_output=True, text=True
-    )
+        ["git", *arguments], cwd=root, env=dict(env or environment(root)), input=given, capture_output=True,
+        encoding="utf-8", errors="surrogateescape",  # a file's name may be any bytes
+    )  # fmt: skip
     if done.returncode == 0:
         return done.stdout.rstrip("\n")
     message = " ".join(done.stderr.split())
@@ -81,18 +88,19 @@ def state(root: Path) -> GitState:
 def snapshot(root: Path, name: str) -> str:
     """Store code, settings, `data.dvc` and `dvc.lock` as one commit under refs/exps; return its sha.
 
-    The commit's parent is the current one and its tree holds the working files that git does not ignore,
-    untracked ones too. It is built in an index of its own, so branch, HEAD and staged changes stay as
-    they are whatever happens. `dvc exp save` is not used for this: it detaches HEAD while it works and
-    refuses when any output of any category is missing. Equal contents give back the snapshot they have.
+    The commit's parent is the current one and its tree holds the working versions of all files that git tracks, and
+    untracked ones only of what a model is made of (MADE_OF), unless git ignores them. It is built in an index of its
+    own, so branch, HEAD and staged changes stay as they are whatever happens. `dvc exp save` is not used for this: it
+    detaches HEAD while it works and refuses when any output of any category is missing. Equal contents give back the
+    snapshot they have.
     """
     head = state(root).sha
     top = Path(git(root, "rev-parse", "--show-toplevel"))
     with tempfile.TemporaryDirectory() as scratch:
         env = {**environment(root), "GIT_INDEX_FILE": str(Path(scratch) / "index")}
-        if head:
-            git(top, "read-tree", "HEAD", env=env)
-        git(top, "add", "--all", env=env)
+        tracked = git(top, "ls-files", "-z")
+        new = git(root, "ls-files", "-z", "--full-name", "--others", "--exclude-standard", "--", *MADE_OF)
+        git(top, "update-index", "-z", "--add", "--remove", "--stdin", env=env, given=tracked + new)
         tree = git(top, "write-tree", env=env)
     folder = f"{EXPERIMENTS}/{head[:2]}/{head[2:]}" if head else f"{EXPERIMENTS}/kintsugi"
     found = git(root, "for-each-ref", "--format=%(tree) %(objectname)", f"{folder}/")
@@ -123,6 +131,17 @@ def identified(root: Path) -> dict[str, str]:
             for key, value in IDENTITY.items():
                 env.setdefault(f"GIT_{role}_{key}", value)
     return env
+
+
+def check_branch(root: Path, branch: str) -> None:
+    """Raise UserError unless `branch` exists or can be made: git takes the name, and no other branch is in its way."""
+    if _optional(root, "check-ref-format", "--branch", branch) != branch:
+        raise UserError(f"'{branch}' cannot name a branch; use letters, digits, '.', '-' and '/', and no spaces")
+    above = [branch[:at] for at, letter in enumerate(branch) if letter == "/"]
+    taken = [name for name in above if _optional(root, "rev-parse", "--verify", "-q", f"refs/heads/{name}")]
+    below = git(root, "for-each-ref", "--format=%(refname:lstrip=2)", f"refs/heads/{branch}/").splitlines()
+    if taken or below:
+        raise UserError(f"there cannot be a branch '{branch}' beside '{(taken + below)[0]}'; choose another name")
 
 
 def commit_files(root: Path, branch: str, paths: Sequence[str], message: str) -> str:

@@ -15,12 +15,12 @@ from typing import Any, Literal
 from components.errors import UserError
 from components.settings import read_yaml
 from flows.adapters import git, lockfile
-from flows.adapters.git import GitState, snapshot
+from flows.adapters.git import GitState, check_branch, snapshot
 from flows.adapters.process import Cancellation, stream
 from flows.environment import stage_environment
 
 __all__ = [
-    "GitState", "LockBusyError", "Repro", "StageError", "add_data", "check", "commit_data", "data_md5",
+    "GitState", "LockBusyError", "Repro", "StageError", "add_data", "check", "check_branch", "commit_data", "data_md5",
     "git_state", "pull", "push", "repro_stage", "snapshot", "stage_graph", "stage_outs", "stale_stages",
 ]  # fmt: skip
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import errno
+import os
 import sys
+import traceback
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 import flows.environment  # noqa: F401  first: sets what the libraries read when they are imported
 from components.errors import UserError
-from flows.cli import compare, data, models, plant, running, servers
+from flows.cli import compare, data, failures, models, plant, running, servers
 
 INTERRUPTED = 130  # what shells expect of a command that Ctrl-C ended
 
@@ -52,19 +53,20 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):
         _fail("stopped", INTERRUPTED)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        _fail("the disk is full; free some space and run the command again, nothing is lost", 1)
     except Exception as error:
         # A usage error: Typer carries its own copy of Click, whose place differs between versions.
-        if not hasattr(error, "format_message") or not hasattr(error, "exit_code"):
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+            _fail(f"{error.format_message()} (see `kintsugi --help`)", error.exit_code)
+        line = failures.told(error)
+        if line is None:
             raise
-        _fail(f"{error.format_message()} (see `kintsugi --help`)", error.exit_code)
+        if os.environ.get(failures.DEBUG):
+            traceback.print_exc()
+        _fail(line, 1)
     else:
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     print(f"kintsugi: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)

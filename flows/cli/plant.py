@@ -41,7 +41,7 @@ def ingest(
         from flows import ingest as work
 
         if release:
-            report = work.release(root, category, release, by, why)
+            report = work.release(root, category, release, by, why, branch=branch)
         else:
             report = work.ingest(root, category, landing, branch=branch)
     if as_json:

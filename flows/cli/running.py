@@ -74,6 +74,9 @@ def inspect(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Images, or folders of images.")],
     out: Annotated[Path, typer.Option("--out", help="Where the table, heat maps and masks go.")],
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; found by itself by default.")] = None,
+    log: Annotated[
+        bool, typer.Option("--log/--no-log", help="Whether drift counts them; not for test images or rejects.")
+    ] = True,
     as_json: AsJson = False,
 ) -> int:
     """Score images with the model in production; write a CSV, heat maps and masks."""
@@ -82,7 +85,7 @@ def inspect(
     with clean_stdout():
         from flows.inspection import inspect as inspect_images
 
-        table = inspect_images(root, category, paths, out, device=device)
+        table = inspect_images(root, category, paths, out, device=device, log=log)
     unread = table[table["error"].fillna("").astype(bool)]
     if as_json:
         emit(table)

@@ -2,7 +2,8 @@
 
 Steps, each of which may be repeated without harm:
 
-    fetch → judge → write the journal → move every file → dvc add → push → commit → close the journal
+    fetch → judge → write the journal → move every file → dvc add → note what was validated → push → commit →
+    close the journal
 
 Before the journal is written nothing has happened; after it, whoever comes next finishes the rest. What
 data.dvc names is therefore the old version or the new one, and never a part of one.
@@ -19,13 +20,15 @@ from pathlib import Path
 
 from components import settings, stage
 from components.errors import UserError
-from flows import fixity, plant
+from flows import fixity, plant, validated
 from flows.adapters import versioning
 from flows.ingest import files, journal, judge, landing
 from flows.ingest.journal import Batch, Fate
 from flows.ingest.judge import Scorer, Validator
 
 __all__ = ["IngestReport", "Scorer", "ingest", "release"]
+
+AGAIN = "run the ingest again when it has ended, its decisions are kept"
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +64,8 @@ def ingest(
     data/<category>/train/good, those that the champion finds defective in held/<category>, all others in
     quarantine/<category>, each with a JSON of the same name that says why. An ingest that a crash left
     unfinished is finished first. Raises UserError while another process ingests or retrains the category,
-    for an unknown category, and when a remote does not answer; decisions taken are then kept.
+    for an unknown category, and when a remote does not answer; decisions taken are then kept. A branch that cannot be,
+    or a landing folder that images may not be moved out of, is refused before anything moves.
     """
     dataset = settings.load(root, category).dataset
     wanted = plant.load(root, category)
@@ -69,8 +73,9 @@ def ingest(
     if place is not None and not landing.is_remote(where) and not landing.folder_of(where).is_dir():
         raise UserError(f"{where} is no folder; name the one where new images land")
     versioning.check(root)
+    target = _branch(root, wanted.ingest.branch if branch is None else branch)
     with journal.alone(root, category):
-        report = resume(root, category)
+        report = resume(root, category, target)
         waiting = landing.waiting(root, category, where)
         ready = [item for item in waiting if item.age >= wanted.ingest.settle]
         if ready:
@@ -85,24 +90,27 @@ def ingest(
                 fates = [replace(fate, remote=identities[fate.name]) for fate in fates]
             closed = tuple(replace(fate, reasons=("may not be read",)) for fate in fates if not fate.sha256)
             fates = [fate for fate in fates if fate.sha256]
-            target = wanted.ingest.branch if branch is None else branch
             done = _finish(root, _written(root, Batch(category, where, target, _now(), tuple(fates), docs)))
             report = _joined(report, replace(done, left=done.left + closed, model=champion.model if champion else ""))
         return replace(report, unsettled=len(waiting) - len(ready), data_md5=_data_md5(root))
 
 
-def release(root: Path, category: str, held: Sequence[Path], by: str, why: str) -> IngestReport:
+def release(
+    root: Path, category: str, held: Sequence[Path], by: str, why: str, branch: str | None = None
+) -> IngestReport:
     """Let images that the champion held join the training set after all, on a person's word.
 
-    `held` names files in held/<category>. Raises UserError for any other file, and without name or reason.
+    `held` names files in held/<category>; `branch` is as for `ingest`. Raises UserError for any other file, and
+    without name or reason.
     """
     if not by.strip() or not why.strip():
         raise UserError("a release is signed: say who decides (--by) and why (--why)")
     settings.load(root, category)
     versioning.check(root)
+    target = _branch(root, plant.load(root, category).ingest.branch if branch is None else branch)
     folder = (root / "held" / category).resolve()
     with journal.alone(root, category):
-        before = resume(root, category)
+        before = resume(root, category, target)
         fates: list[Fate] = []
         taken: set[str] = set()
         for given in held:
@@ -118,22 +126,38 @@ def release(root: Path, category: str, held: Sequence[Path], by: str, why: str) 
                 tuple(kept["reasons"]), kept["score"], kept["threshold"], kept["model"], by=by, why=why,
             )  # fmt: skip
             fates.append(fate)
-        branch = plant.load(root, category).ingest.branch
-        batch = Batch(category, str(folder), branch, _now(), tuple(fates))
+        batch = Batch(category, str(folder), target, _now(), tuple(fates))
         report = _joined(before, _finish(root, _written(root, batch)))
         return replace(report, data_md5=_data_md5(root))
 
 
-def resume(root: Path, category: str) -> IngestReport:
-    """Finish a batch that a dead process left; the caller holds the lock. An empty report when there is none."""
+def resume(root: Path, category: str, branch: str) -> IngestReport:
+    """Finish a batch that a dead process left; the caller holds the lock. An empty report when there is none.
+
+    The commit goes to `branch`, and only where that is "" to the one that the batch was begun for: what could not be
+    committed to must not keep every later ingest from its work.
+    """
     batch = journal.read(root, category)
     if batch is None:
         return IngestReport(category)
     log.warning("%s: finishing the ingest of %s", category, batch.started)
-    return _finish(root, batch)
+    if not branch:
+        try:
+            branch = _branch(root, batch.branch)
+        except UserError as error:
+            log.warning("%s: data.dvc is not committed: %s", category, error)
+    return _finish(root, replace(batch, branch=branch))
+
+
+def _branch(root: Path, name: str) -> str:
+    """The name, "" for none; UserError when no commit can be put on such a branch."""
+    if name:
+        versioning.check_branch(root, name)
+    return name
 
 
 def _written(root: Path, batch: Batch) -> Batch:
+    files.check_movable(Path(fate.source) for fate in batch.fates)
     journal.write(root, batch)
     reached("journal written")
     return batch
@@ -142,13 +166,16 @@ def _written(root: Path, batch: Batch) -> Batch:
 def _finish(root: Path, batch: Batch) -> IngestReport:
     """Carry out a journal, from wherever it stands, and close it."""
     commit = ""
-    with journal.standing_still(root, batch.category):
-        left = journal.carry_out(root, batch, reached)
+    with journal.standing_still(root, batch.category, AGAIN):
+        left = _carry_out(root, batch)
         reached("all moved")
         accepted = [fate for fate in batch.of("accepted") if fate not in left]
         if accepted:
             versioning.add_data(root)
             reached("versioned")
+            prefix = f"data/{batch.category}/"
+            validated.extend(root, batch.category, [fate.target.removeprefix(prefix) for fate in accepted])
+            reached("validated")
     if accepted:
         _push(root)
         reached("pushed")
@@ -169,6 +196,16 @@ def _finish(root: Path, batch: Batch) -> IngestReport:
         commit=commit,
         docs=batch.docs,
     )
+
+
+def _carry_out(root: Path, batch: Batch) -> list[Fate]:
+    try:
+        return journal.carry_out(root, batch, reached)
+    except PermissionError as error:
+        told = f"{error.filename} may not be moved or written ({error.strerror})"
+        raise files.PassingError(
+            f"{told}; mend its folder's permissions and ingest again, decisions are kept"
+        ) from error
 
 
 def _push(root: Path) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,13 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         os.fsync(file.fileno())
     os.replace(scratch, path)
     sync_folder(path.parent)
+
+
+def check_movable(paths: Iterable[Path]) -> None:
+    """Raise UserError for the first folder out of which none of `paths` may be moved."""
+    for folder in dict.fromkeys(path.parent for path in paths):
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise UserError(f"images cannot be moved out of {folder}; give this user permission to write there")
 
 
 def sync_folder(folder: Path) -> None:

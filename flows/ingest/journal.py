@@ -97,12 +97,14 @@ def alone(root: Path, category: str) -> Iterator[None]:
 
 
 @contextmanager
-def standing_still(root: Path, category: str) -> Iterator[None]:
-    """Keep trainings of the category out while its images change, or DVC would record the wrong ones."""
+def standing_still(root: Path, category: str, then: str) -> Iterator[None]:
+    """Keep trainings of the category out while its images change, or DVC would record the wrong ones.
+
+    While one is under way, UserError names its process and says what to do `then`.
+    """
     with exclusive(root / ".kintsugi" / "locks" / f"{category}.lock") as taken:
         if taken:
-            told = f"'{category}' is being retrained by process {taken}"
-            raise files.PassingError(f"{told}; run the ingest again when it has ended, its decisions are kept")
+            raise files.PassingError(f"'{category}' is being retrained by process {taken}; {then}")
         yield
 
 

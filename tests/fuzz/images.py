@@ -27,6 +27,13 @@ def seeds() -> tuple[bytes, ...]:
     found = [cv2.imencode(end, colour)[1].tobytes() for end in (".png", ".jpg", ".bmp", ".tif", ".webp", ".ppm")]
     found += [cv2.imencode(end, deep)[1].tobytes() for end in (".png", ".tif")]
     found.append(cv2.imencode(".png", alpha)[1].tobytes())
+    found += [
+        cv2.imencode(".pgm", deep)[1].tobytes(),
+        b"P1 3 2 1 0 1 0 1 0",
+        b"P4 9 2\n\x55\x80\xaa\x00",
+        b"P2\n2 1\n255\n0 9\n",
+    ]
+    found += [jpeg2000(colour, bare=False), jpeg2000(colour, bare=True), jpeg2000(deep, bare=False)]
     for kind in ("GIF", "ICO", "TGA", "PNG", "JPEG", "TIFF"):
         buffer = io.BytesIO()
         Image.fromarray(colour).convert("P" if kind == "GIF" else "RGB").save(buffer, kind)
@@ -47,12 +54,19 @@ def seeds() -> tuple[bytes, ...]:
     return tuple(found)
 
 
+def jpeg2000(image: np.ndarray, bare: bool) -> bytes:
+    """A file in its container, or the bare codestream; of one resolution, as the image is too small for more."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG2000", no_jp2=bare, num_resolutions=1)
+    return buffer.getvalue()
+
+
 def case(draw: random.Random, folder: Path) -> None:
     """Read one bent file, sometimes as a mask."""
     data = bent(draw.choice(seeds()), draw)
     if draw.random() < 0.1:  # two files in one: what one reader skips, another reads
         data += bent(draw.choice(seeds()), draw)
-    path = folder / ("x" + draw.choice([".png", ".jpg", ".tif", ".bmp", ".webp", ""]))
+    path = folder / ("x" + draw.choice([".png", ".jpg", ".tif", ".bmp", ".webp", ".ppm", ".jp2", ""]))
     path.write_bytes(data)
     if draw.random() < 0.2:
         mask = read_mask(path, 9, 7, MEGAPIXELS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,9 @@ from ruamel.yaml import YAML
 
 from components import settings
 from components.errors import UserError
-from flows import data
+from flows import data, fixity
 from flows.adapters import versioning
+from flows.server import exclusive
 from tests.unit.dataset.pictures import picture, write
 
 
@@ -46,6 +47,7 @@ def test_a_folder_becomes_a_versioned_category(workspace: Path, photos: Path) ->
     kept = data.read_validation(workspace, "nut")
     assert kept is not None
     assert (kept["success"], kept["statistics"]["images"], kept["failures"]) == (True, 60, [])
+    assert kept["data_md5"] == fixity.listing_md5(fixity.listing(workspace / "data" / "nut"))
     assert data.read_validation(workspace, "bolt") is None
     # A person's choices outlive a second import; asking for a policy changes it.
     params = text.replace("nut:\n    dataset: {}", "nut:\n    dataset: {min_images: 30}")
@@ -68,8 +70,26 @@ def test_what_great_expectations_refuses_changes_nothing(workspace: Path, photos
     with pytest.raises(UserError, match=r"refused nut: train/good/dark\.png is black or white all over; see"):
         data.import_category(workspace, "folder", photos, "nut")
     assert state(workspace) == before
-    kept = json.loads((workspace / "audit" / "data" / "nut" / "validation.json").read_text())
-    assert kept["failures"] == [["train/good/dark.png", "is black or white all over"]]
+    assert (workspace / "audit" / "data" / "nut" / "index.html").is_file()
+    assert data.read_validation(workspace, "nut") is None
+    (photos / "dark.png").unlink()
+    data.import_category(workspace, "folder", photos, "nut")
+    before, kept = state(workspace), data.read_validation(workspace, "nut")
+    assert kept is not None and kept["success"]
+    write(photos / "dark.png", np.zeros((40, 48, 3), np.uint8))
+    with pytest.raises(UserError, match="refused nut"):
+        data.import_category(workspace, "folder", photos, "nut", replace=True)
+    assert state(workspace) == before and data.read_validation(workspace, "nut") == kept, "the images are the same"
+
+
+@pytest.mark.parametrize("kind", ["folder", "known"])
+def test_images_do_not_change_under_a_training(workspace: Path, photos: Path, kind: str) -> None:
+    data.register(workspace, "nut", "object")
+    before = state(workspace)
+    with exclusive(workspace / ".kintsugi/locks/nut.lock"), pytest.raises(UserError) as refused:
+        data.import_category(workspace, kind, photos, "nut", replace=True)
+    assert str(refused.value) == f"'nut' is being retrained by process {os.getpid()}; import them when it has ended"
+    assert state(workspace) == before
 
 
 def test_the_sample_is_made_once_and_then_kept(workspace: Path) -> None:

@@ -14,7 +14,7 @@ import cv2
 import pytest
 
 from components.errors import UserError
-from flows import fixity, ingest
+from flows import fixity, ingest, plant, validated
 from flows.adapters import versioning
 from flows.ingest import files, journal, judge
 from flows.ingest.files import PassingError
@@ -39,6 +39,18 @@ def contents(root: Path) -> Counter[str]:
     paths = [p for place in places for p in place.rglob("*") if p.is_file() and p.name[0] != "."]
     notes = {p for p in paths if p.suffix == ".json" and p.parts[-3] in ("held", "quarantine")}
     return Counter(files.sha256(path) for path in paths if path not in notes)
+
+
+def imported(root: Path) -> None:
+    """As an import leaves the category that is there: versioned, and validated by Great Expectations."""
+    validated.keep(root, "brick", {"success": True, "statistics": {"images": 28}, "failures": []})
+
+
+def validation(root: Path) -> tuple[str, int]:
+    """Which data the kept validation is of, and how many images it counts."""
+    kept = validated.read(root, "brick")
+    assert kept is not None and kept["success"]
+    return kept["data_md5"], kept["statistics"]["images"]
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -91,7 +103,7 @@ def test_twenty_bad_images_among_a_hundred_good_ones(tmp_path: Path) -> None:
 
 STEPS = (
     "fetched", "judged", "json 1", "journal written", "move 1", "moved 1", "json 3", "move 3", "moved 5",
-    "all moved", "versioned", "pushed", "committed", "closed",
+    "all moved", "versioned", "validated", "pushed", "committed", "closed",
 )  # fmt: skip
 
 
@@ -103,6 +115,7 @@ def test_killed_anywhere_nothing_is_lost_doubled_or_half_done(root: Path, moment
     plants.save(landing / "a-defect.png", plants.defective(3008))
     (landing / "b-empty.png").touch()
     plants.settled(landing / "b-empty.png")
+    imported(root)
     before, old = contents(root), versioning.data_md5(root)
     killed = subprocess.run(
         [sys.executable, "-P", "-m", "tests.plant_fixture", moment],
@@ -125,6 +138,7 @@ def test_killed_anywhere_nothing_is_lost_doubled_or_half_done(root: Path, moment
         found = sorted(p.name for p in (root / folder / "brick").iterdir())
         assert [n for n in found if not n.startswith(".")] == [name, f"{name}.json"]
     assert journal.read(root, "brick") is None
+    assert validation(root) == (fixity.listing_md5(fixity.listing(root / "data/brick")), 32)
     assert versioning.data_md5(root) == report.data_md5 == fixity.listing_md5(fixity.listing(root / "data"))
     assert report.data_md5 in git(root, "show", "data:data.dvc")
     assert git(root, "rev-list", "--count", "main..data") == "1"
@@ -144,6 +158,21 @@ def test_images_stand_still_while_a_model_learns_from_them(root: Path) -> None:
         plants.ingest(root)
     assert len(list(good.iterdir())) == 24
     assert len(plants.ingest(root).accepted) == 1 and len(list(good.iterdir())) == 25
+
+
+def test_the_validation_is_of_the_images_that_were_validated(root: Path) -> None:
+    imported(root)
+    plants.land_good(root, 2)
+    plants.save(root / "landing/brick/odd.png", plants.defective(1))
+    plants.ingest(root)
+    assert validation(root) == (fixity.listing_md5(fixity.listing(root / "data/brick")), 30)
+    ingest.release(root, "brick", [Path("odd.png")], "Ann", "a reflection")
+    known = validation(root)
+    assert known == (fixity.listing_md5(fixity.listing(root / "data/brick")), 31)
+    plants.save(root / "data/brick/train/good/by-hand.png", plants.texture(4000))  # nobody has looked at this one
+    plants.land_good(root, 1, start=5000)
+    assert len(plants.ingest(root).accepted) == 1
+    assert validation(root) == known != fixity.listing_md5(fixity.listing(root / "data/brick"))
 
 
 def test_a_person_releases_a_held_image(root: Path) -> None:
@@ -236,6 +265,62 @@ def test_a_remote_that_fails_is_tried_again_by_the_next_ingest(root: Path, monke
     assert journal.read(root, "brick") is not None
     report = plants.ingest(root)
     assert len(report.accepted) == 2 and journal.read(root, "brick") is None
+
+
+@pytest.mark.parametrize(
+    ("branch", "message"),
+    [
+        ("night shift", "'night shift' cannot name a branch"),
+        ("@{-1}", "cannot name a branch"),
+        ("data/bolt", "there cannot be a branch 'data/bolt' beside 'data'"),
+        ("line", "there cannot be a branch 'line' beside 'line/2'"),
+    ],
+)
+def test_a_branch_that_cannot_be_is_refused_before_anything_moves(root: Path, branch: str, message: str) -> None:
+    git(root, "branch", "data")
+    git(root, "branch", "line/2")
+    (image,) = plants.land_good(root, 1)
+    odd = plants.save(root / "held/brick/odd.png", plants.defective(1))
+    files.write_json(odd.with_name("odd.png.json"), {"reasons": [], "score": 1.0, "threshold": 0.5, "model": "m"})
+    with pytest.raises(UserError, match=message):
+        ingest.ingest(root, "brick", branch=branch, scorer=plants.champion, validator=plants.validator)
+    with pytest.raises(UserError, match=message):
+        ingest.release(root, "brick", [odd], "Ann", "a reflection", branch=branch)
+    assert image.exists() and odd.exists() and journal.read(root, "brick") is None
+    report = ingest.release(root, "brick", [odd], "Ann", "a reflection", branch="line/1")
+    assert report.commit == git(root, "rev-parse", "line/1")
+
+
+@pytest.mark.parametrize(("setting", "ends_on"), [("data", "data"), ("", "")])
+def test_a_journal_with_such_a_branch_is_finished_all_the_same(root: Path, setting: str, ends_on: str) -> None:
+    yaml = (root / plant.FILE).read_text()
+    (root / plant.FILE).write_text(yaml.replace("branch: data", f'branch: "{setting}"'))
+    (image,) = plants.land_good(root, 1)
+    target = f"data/brick/train/good/{image.name}"
+    fate = journal.Fate(image.name, str(image), files.sha256(image), "accepted", target)
+    journal.write(root, journal.Batch("brick", "landing/brick", "night shift", "2026-01-01T00:00:00", (fate,)))
+    report = plants.ingest(root)
+    assert [fate.name for fate in report.accepted] == [image.name] and journal.read(root, "brick") is None
+    assert (git(root, "rev-parse", ends_on) if ends_on else "") == report.commit
+
+
+def test_a_landing_folder_that_may_not_be_emptied(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (image,) = plants.land_good(root, 1)
+    may = os.access
+    with monkeypatch.context() as patch:  # and not by chmod, as root may do anything
+        patch.setattr(os, "access", lambda path, mode: path != image.parent and may(path, mode))
+        with pytest.raises(UserError, match=f"cannot be moved out of {image.parent}; give this user permission"):
+            plants.ingest(root)
+    assert journal.read(root, "brick") is None
+
+    def refuse(source: Path, *_: object) -> bool:
+        raise PermissionError(13, "Permission denied", str(source))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "move", refuse)
+        with pytest.raises(PassingError, match=f"^{image} may not be moved or written .Permission denied.; mend"):
+            plants.ingest(root)
+    assert len(plants.ingest(root).accepted) == 1 and journal.read(root, "brick") is None
 
 
 def test_wrong_landing_and_category(root: Path) -> None:

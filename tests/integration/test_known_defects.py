@@ -15,7 +15,7 @@ import pytest
 from components import settings, stage
 from components.__main__ import MODULES
 from components.errors import UserError
-from flows import data
+from flows import data, fixity
 from flows.adapters import versioning
 from tests import tiny
 
@@ -116,6 +116,7 @@ def test_import_versions_them_and_a_refusal_leaves_everything(
     monkeypatch.setattr(versioning, "check", lambda _: None)
     versions = []
     monkeypatch.setattr(versioning, "add_data", lambda each: versions.append(each) or "md5")
+    monkeypatch.setattr(versioning, "data_md5", lambda _: "0" * 32 + ".dir")
     bad = tmp_path / "bad"
     bad.mkdir()
     for number in range(2):
@@ -124,6 +125,7 @@ def test_import_versions_them_and_a_refusal_leaves_everything(
     assert report.counts["known/images/defect"] == 2 and versions == [root]
     kept = json.loads((root / "audit/data/brick/validation.json").read_text())
     assert kept["success"] and kept["statistics"]["images"] == 50
+    assert kept["data_md5"] == fixity.listing_md5(fixity.listing(root / "data/brick"))
     cv2.imwrite(str(bad / "dark.png"), np.zeros((tiny.SIDE, tiny.SIDE, 3), np.uint8))
     before = {p: p.read_bytes() for p in (root / "data").rglob("*") if p.is_file()}
     for given, line in (
@@ -136,4 +138,4 @@ def test_import_versions_them_and_a_refusal_leaves_everything(
     with pytest.raises(UserError, match="nut"):
         data.import_category(root, "known", bad, "nut")
     assert {p: p.read_bytes() for p in (root / "data").rglob("*") if p.is_file()} == before
-    assert len(versions) == 1
+    assert len(versions) == 1 and json.loads((root / "audit/data/brick/validation.json").read_text()) == kept

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import cv2
 import mlflow
+import numpy as np
 import pandas as pd
 import pytest
 
 from components.errors import UserError
 from components.stage import STAGES
-from flows import fixity, judge, promote
+from flows import fixity, judge, lineage, promote
 from flows.adapters import tracking
 from flows.audit import audit
 from flows.publish import publish
@@ -19,7 +22,7 @@ from tests.artifacts_fixture import GOOD, Fabricator, set_params, write_bundle
 
 
 def test_a_good_run_is_logged_registered_and_promoted(plant: Fabricator) -> None:
-    done = publish(plant.root, "brick", prefect_run_id="run-7", validation={"success": True})
+    done = publish(plant.root, "brick", prefect_run_id="run-7", validation=validation(plant))
     assert (done.status, done.version, done.production_version, done.new) == ("promoted", "1", "1", True)
 
     client = tracking.connect(plant.root)
@@ -45,6 +48,22 @@ def test_a_good_run_is_logged_registered_and_promoted(plant: Fabricator) -> None
     for name in ("git.sha", "snapshot.sha", "dvc_lock.sha256", "params.sha256", "version.torch"):
         assert tags[name], name
     assert run.data.tags["snapshot.sha"] == tags["snapshot.sha"]
+
+
+def validation(plant: Fabricator) -> dict[str, Any]:
+    """Great Expectations' result for the category's present images."""
+    listing = fixity.listing(plant.root / "data" / "brick")
+    return {"success": True, "data_md5": fixity.listing_md5(listing)}
+
+
+def test_a_validation_of_other_images_is_none(plant: Fabricator) -> None:
+    before = validation(plant)
+    cv2.imwrite(str(plant.root / "data/brick/train/good/by-hand.png"), np.zeros((32, 32, 3), np.uint8))
+    plant.record("brick")
+    tags = lineage.collect(plant.root, lineage.read_state(plant.root, "brick"), "test", None, before)
+    assert (tags["gx.success"], tags["gx.result"]) == ("not run", "none")
+    tags = lineage.collect(plant.root, lineage.read_state(plant.root, "brick"), "test", None, validation(plant))
+    assert tags["gx.success"] == "true" and tags["data.md5"] in tags["gx.result"]
 
 
 def test_the_runs_report_has_the_stages_page_and_the_lineage(plant: Fabricator) -> None:

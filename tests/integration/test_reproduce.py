@@ -57,6 +57,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, migrated_db: Path) -> Path:
             f"    outs:\n      - artifacts/${{item.category}}/{stage}\n"
         )
     (root / "dvc.yaml").write_text("stages:\n" + "".join(stages))
+    git.git(root, "add", "recipe", "recipe.py")  # a snapshot has what git tracks
     dvc(root, "init")
     dvc(root, "add", "data")
     dvc(root, "repro")

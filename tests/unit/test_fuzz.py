@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import io
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from benchmarks import fuzz
+from components.dataset.images import FORMATS, decode
 from components.dataset.staging import check_name
 from components.errors import UserError
 from components.reading import read_yaml
 from tests.conftest import REPO
-from tests.fuzz import archives, settings
+from tests.fuzz import archives, images, settings
 
 PICKLES = {"pickle", "cPickle", "_pickle", "joblib", "dill", "cloudpickle", "marshal", "shelve"}
 LOADERS: dict[str, Callable[[ast.Call], bool]] = {
@@ -53,6 +57,20 @@ def test_the_harness_sees_what_it_is_there_to_see(kind: str, tmp_path: Path, mon
             assert isinstance(found, fuzz.Failure) and told in found.told
         else:
             assert isinstance(found, fuzz.Failure) and "escaped" in found.told
+
+
+def test_every_decoder_that_is_reached_is_fuzzed_and_named() -> None:
+    seen = set()
+    for data in images.seeds():
+        with contextlib.suppress(UserError):
+            decode(data, Path("seed"), images.MEGAPIXELS)
+            seen.add(Image.open(io.BytesIO(data)).format)
+    assert seen == set(FORMATS)
+    (row,) = [
+        line for line in (REPO / "docs/threat-model.md").read_text().splitlines() if "only the decoders of" in line
+    ]
+    called = {"WEBP": "WebP", "PPM": "PNM", "JPEG2000": "JPEG 2000"}
+    assert all(called.get(name, name) in row for name in FORMATS), row
 
 
 def test_yaml_that_names_itself_into_a_bomb_or_nests_for_ever_is_refused_in_short(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from components.errors import UserError
 from flows import cli
 from flows.adapters.process import StoppedError
 from flows.outcome import CategoryOutcome, StageOutcome
+from tests.conftest import REPO
 from tests.toy import Toy
 
 COMMANDS = (
@@ -199,6 +200,28 @@ def test_import_hands_on_what_it_was_given(
         "kind": "folder", "source": Path("photos"), "category": "nut", "policy": "texture", "replace": False,
         "defects": Path("bad"),
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "log"), [((), True), (("--no-log",), False)])
+def test_inspect_logs_scores_unless_told_not_to(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], log: bool
+) -> None:
+    import pandas as pd
+
+    given: dict[str, Any] = {}
+
+    def inspect(root: Path, category: str, paths: Any, out: Path, **others: Any) -> pd.DataFrame:
+        given.update(others)
+        return pd.DataFrame({"path": ["a.png"], "verdict": ["normal"], "error": [""]})
+
+    monkeypatch.setattr("flows.inspection.inspect", inspect)
+    assert call("inspect", "bolt", "a.png", "--out", "out", *options, "--json") == 0
+    assert given == {"device": None, "log": log}
+
+
+def test_the_samples_defects_are_not_drift() -> None:
+    recipe = (REPO / "Makefile").read_text()
+    assert [line.split()[-1] for line in recipe.splitlines() if "kintsugi inspect" in line] == ["--no-log"]
 
 
 def test_status_of_a_fresh_workspace(

@@ -181,6 +181,45 @@ def test_snapshot_holds_untracked_settings_and_leaves_the_branch(toy: Toy, nobod
     assert sha in toy.git("for-each-ref", "--format=%(objectname)", "refs/exps")
 
 
+def names_in(root: Path, commit: str) -> set[str]:
+    command = ["git", "ls-tree", "-r", "-z", "--name-only", commit]
+    return {os.fsdecode(name) for name in subprocess.check_output(command, cwd=root).split(b"\0") if name}
+
+
+def test_a_snapshot_leaves_out_what_no_model_is_made_of(toy: Toy) -> None:
+    toy.write(".gitignore", (toy.root / ".gitignore").read_text() + "*.pyc\n")
+    toy.write("staged.py", "new code\n")
+    toy.git("add", "staged.py")
+    toy.write("toy.py", "changed\n")
+    (toy.root / "settings/standard.yaml").unlink()
+    odd = os.fsdecode(b"components/any bytes \xff\n.py")
+    new = ["components/new.py", "settings/paper.yaml", "data.dvc", odd]
+    for name in new:
+        toy.write(name, "a model is made of this\n")
+    for name in ("photos/bolts/0.png", ".env", "id_ed25519", "notes/components/x.py", "components/new.pyc"):
+        toy.write(name, "nobody else's business\n")
+    sha = versioning.snapshot(toy.root, "bolt-1")
+    assert names_in(toy.root, sha) == names_in(toy.root, "HEAD") - {"settings/standard.yaml"} | {*new, "staged.py"}
+    assert toy.git("show", f"{sha}:toy.py") == "changed"
+
+
+def test_a_snapshot_before_the_first_commit(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", "-b", "main"], cwd=tmp_path, check=True)
+    for name in ("params.yaml", "photos/0.png", "tracked.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("text")
+    subprocess.run(["git", "add", "tracked.txt"], cwd=tmp_path, check=True)
+    sha = versioning.snapshot(tmp_path, "first")
+    assert names_in(tmp_path, sha) == {"params.yaml", "tracked.txt"}
+
+
+def test_photographs_and_environments_are_ignored(workspace: Path) -> None:
+    for name in ("photos/bolts/0.png", ".env", ".env.local", "infra/.env"):
+        (workspace / name).parent.mkdir(parents=True, exist_ok=True)
+        (workspace / name).write_text("private")
+    assert versioning.git_state(workspace).dirty is False
+
+
 def test_dvc_knows_the_snapshot_as_an_experiment(toy: Toy) -> None:
     versioning.snapshot(toy.root, "bolt-1")
     listed = subprocess.run(
