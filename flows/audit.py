@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import UserError
-from flows import fixity, holdings, judge, lineage, promote, record
+from flows import fixity, holdings, judge, lineage, record, transaction
 from flows.adapters import git, registry, served, tracking
 from flows.adapters.registry import CHAMPION
 from flows.gates import GateTable
@@ -32,7 +32,7 @@ def audit(root: Path, category: str, version: str | None = None) -> AuditReport:
     """
     client = tracking.connect(root)
     with record.exclusive(root, category, wait=60):
-        settled = promote.repair(client, root, category)
+        settled = transaction.repair(client, root, category)
     found = registry.resolve(client, category, version)
     history = record.history(client, root, category)
     lock = lineage.committed(root, found.tags.get("snapshot.sha", ""), "dvc.lock")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from components import settings
 from components.stage import read_json
-from flows import card, fixity, judge, lineage, promote, record
+from flows import card, fixity, judge, lineage, promote, record, transaction
 from flows.adapters import registry, served, tracking
 from flows.adapters.registry import CHAMPION
 from flows.gates import GateTable
@@ -80,7 +80,7 @@ def publish(
     resolved = settings.load(root, category)
     with record.exclusive(root, category, wait=LOCK_PATIENCE):
         client = tracking.connect(root)
-        promote.repair(client, root, category)
+        transaction.repair(client, root, category)
         name = registry.staging(category)
         version = registry.by_identity(client, name, state.identity)
         new = version is None
