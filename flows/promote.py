@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.errors import UserError
-from flows import record, transaction, turn
+from flows import judge, record, transaction, turn
 from flows.adapters import registry, tracking
 from flows.adapters.registry import CHAMPION, PREVIOUS
+from flows.gates import GateTable
 from flows.record import Intent
 
 if TYPE_CHECKING:
@@ -30,18 +31,22 @@ def promote(root: Path, category: str, by: str, why: str, version: str | None = 
     """Let a staging version (default: the newest) serve; returns its number in production.<category>.
 
     Waits, with a line to `tell`, while a publication or another decision of the category is under way (see
-    flows/turn.py); the newest is then the one that was so before. Raises UserError, and records the refusal,
-    for a version whose gates failed; UserError also for one that serves already or does not exist.
+    flows/turn.py); the newest is then the one that was so before. A judgement that no longer stands is made anew
+    first. Raises UserError, and records the refusal, for a version whose gates failed; UserError also for one that
+    serves already, does not exist, or cannot be judged anew from this workspace.
     """
     with _turn(root, category, by, why, tell) as (client, newest):
         candidate = staged(client, category, version or newest)
-        verdict = candidate.tags.get("gates.verdict")
-        if verdict != "pass":
-            told = f"staging.{category} version {candidate.version} " + (
-                f"failed its gates ({candidate.tags.get('gates.failed')})"
-                if verdict == "fail"
-                else "has not been through the gates"
-            )
+        _serves_not(client, category, candidate)
+        if (
+            copied := registry.by_identity(client, registry.production(category), candidate.tags["identity"])
+        ) is not None:
+            return _bring_back(client, root, category, candidate, copied, by, why)
+        table = _judged(client, root, candidate, tell)
+        candidate = staged(client, category, str(candidate.version))  # with the tags of its judgement
+        if not table.passed:
+            names = ", ".join(c.name for c in table.failed) or "no check was made"
+            told = f"staging.{category} version {candidate.version} failed its gates ({names})"
             record_refusal(client, root, category, candidate, by, why, told)
             raise UserError(f"{told}; it stays in staging, train a better one with `kintsugi run {category}`")
         return carry_out(client, root, category, candidate, by, why)
@@ -58,7 +63,7 @@ def rollback(root: Path, category: str, by: str, why: str, tell: Tell = log.warn
         target = registry.get(client, name, registry.aliased(client, name, PREVIOUS) or "0")
         if target is None:
             raise UserError(f"{name} has no version before the champion; there is nothing to roll back to")
-        intent = _intent(client, category, "rollback", target, registry.origin(target), by, why)
+        intent = _intent(client, category, "rollback", target, registry.origin(target), by, why, again=True)
         return transaction.transact(client, record.open_(client, root, intent))
 
 
@@ -94,12 +99,49 @@ def staged(client: MlflowClient, category: str, version: str | None) -> ModelVer
 
 def carry_out(client: MlflowClient, root: Path, category: str, candidate: ModelVersion, by: str, why: str) -> str:
     """Promote a version that passed; the caller holds the lock and has repaired. Returns its new number."""
+    _serves_not(client, category, candidate)
+    intent = _intent(client, category, "promotion", candidate, str(candidate.version), by, why)
+    return transaction.transact(client, record.open_(client, root, intent))
+
+
+def _serves_not(client: MlflowClient, category: str, candidate: ModelVersion) -> None:
     name = registry.production(category)
     champion = registry.get(client, name, registry.aliased(client, name, CHAMPION) or "0")
     if champion is not None and champion.tags.get("identity") == candidate.tags["identity"]:
         told = f"staging.{category} version {candidate.version} serves already"
         raise UserError(f"{told}, as {name} version {champion.version}; there is nothing to promote")
-    intent = _intent(client, category, "promotion", candidate, str(candidate.version), by, why)
+
+
+def _judged(client: MlflowClient, root: Path, candidate: ModelVersion, tell: Tell) -> GateTable:
+    """The gate table by which the version may serve now: the recorded one while it stands, else a new one."""
+    from mlflow.exceptions import MlflowException
+
+    if judge.stands(client, root, candidate):
+        return judge.kept_table(candidate)
+    name = f"{candidate.name} version {candidate.version}"
+    tell(f"the judgement of {name} is not of the present champion and limits, or not whole; judging it anew")
+    try:
+        return judge.judge(client, root, candidate).table
+    except (UserError, OSError, ValueError, MlflowException) as error:
+        reason = " ".join(str(error).split())
+        category = candidate.tags["category"]
+        raise UserError(
+            f"{name} was judged by another champion or other limits and cannot be judged anew here ({reason}); promote "
+            f"it from the workspace that trains '{category}', as someone who may write its runs"
+        ) from error
+
+
+def _bring_back(
+    client: MlflowClient, root: Path, category: str, candidate: ModelVersion, copied: ModelVersion, by: str, why: str
+) -> str:
+    """Let a version serve that has served: an emergency door, so by the judgement it had then, on the record as such.
+
+    What a training job may write does not count here: the copy's own tags say what it was judged by.
+    """
+    if not judge.whole(copied):
+        told = f"the gate table of {copied.name} version {copied.version} is not the one it was promoted by"
+        raise UserError(f"{told}; see `kintsugi audit {category} --version {copied.version}`")
+    intent = _intent(client, category, "promotion", copied, str(candidate.version), by, why, again=True)
     return transaction.transact(client, record.open_(client, root, intent))
 
 
@@ -112,12 +154,21 @@ def record_refusal(
 
 
 def _intent(
-    client: MlflowClient, category: str, kind: str, version: ModelVersion, staging: str, by: str, why: str
+    client: MlflowClient,
+    category: str,
+    kind: str,
+    version: ModelVersion,
+    staging: str,
+    by: str,
+    why: str,
+    again: bool = False,
 ) -> Intent:
     name = registry.production(category)
     existing = registry.versions(client, name)
     tags: Mapping[str, str] = version.tags
     original = registry.get(client, registry.staging(category), staging)
+    rival = tags.get("gates.champion", "")
+    judged = "before, when it first served" if again else f"beside version {rival}" if rival else "without a champion"
     return Intent(
         category=category,
         kind=kind,
@@ -130,6 +181,7 @@ def _intent(
         run_id=str(version.run_id),
         data_md5=tags.get("data.md5", ""),
         gate_digest=tags.get("gates.digest", ""),
+        judged=judged,
         by=by,
         why=why,
         when=record.next_moment(client, category),

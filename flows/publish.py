@@ -127,16 +127,18 @@ def _register(
 
 
 def _decide(client: MlflowClient, root: Path, version: ModelVersion, policy: str) -> None:
-    if "gates.digest" not in version.tags or not judge.is_current(client, root, version):
-        judge.judge(client, root, version)
+    if judge.stands(client, root, version):
+        table = judge.kept_table(version)
+    else:
+        table = judge.judge(client, root, version).table
         version = _again(client, version)
     category, number = version.tags["category"], str(version.version)
-    if version.tags["gates.verdict"] == "fail":
+    if not table.passed:
         # The record first, the mark after it: one that is there already was written by a killed publication.
         past = record.history(client, root, category)
-        same = (past["staging_version"] == number) & (past["gate_digest"] == version.tags["gates.digest"])
+        same = (past["staging_version"] == number) & (past["gate_digest"] == table.digest)
         if past[same & (past["by"] == GATES)].empty:
-            why = f"failed {version.tags['gates.failed']}"
+            why = f"failed {', '.join(c.name for c in table.failed) or 'for want of a check'}"
             promote.record_refusal(client, root, category, version, GATES, why, "refused by the gates")
         registry.tag(client, version.name, number, {"promotion": "refused"})
     elif policy == "auto":

@@ -30,7 +30,7 @@ EXPERIMENT = "promotions"
 REFUSALS = "refusals"
 COLUMNS = (
     "when", "kind", "status", "from_version", "to_version", "staging_version", "run_id", "data_md5",
-    "gate_digest", "by", "why", "error",
+    "gate_digest", "judged", "by", "why", "error",
 )  # fmt: skip
 
 
@@ -49,6 +49,7 @@ class Intent:
     run_id: str
     data_md5: str
     gate_digest: str
+    judged: str  # against what the gates judged it, or that they judged it before and not for this decision
     by: str
     why: str
     when: str  # ISO 8601, UTC
