@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import UserError
-from flows import fixity, holdings, judge, lineage, record, transaction
+from flows import fixity, holdings, judge, lineage, recheck, record, transaction
 from flows.adapters import git, registry, served, tracking
 from flows.adapters.registry import CHAMPION
-from flows.gates import GateTable
 from flows.holdings import some
 from flows.lineage import State
 from flows.trail import DIFFERS, MISSING, VERIFIED, AuditReport, Link, compared
@@ -44,7 +43,7 @@ def audit(root: Path, category: str, version: str | None = None) -> AuditReport:
         *(holdings.links(root, found.tags, state) if state else _no_lock(found)),
         *_package_links(client, found, state),
         *_card_links(found),
-        *_gate_links(found),
+        *_gate_links(root, found, state),
         *_record_links(client, found, category, history),
     ]
     return AuditReport(
@@ -54,7 +53,7 @@ def audit(root: Path, category: str, version: str | None = None) -> AuditReport:
         lineage={**found.tags, "run": str(found.run_id)},
         images=_images(found),
         stages=[{"stage": s, "md5": m} for s, m in (state.outs.items() if state else ())],
-        gates=_table(found).rows(),
+        gates=judge.kept_table(found).rows(),
         history=[{str(k): str(v) for k, v in row.items()} for row in history.to_dict("records")],
         served=record.served(history),
         settled=tuple(settled),
@@ -146,11 +145,16 @@ def _card_links(found: ModelVersion) -> Iterator[Link]:
         yield compared("model card", found.tags["card.sha256"], digest, "sha256")
 
 
-def _gate_links(found: ModelVersion) -> Iterator[Link]:
-    table = _table(found)
+def _gate_links(root: Path, found: ModelVersion, state: State | None) -> Iterator[Link]:
+    table = judge.kept_table(found)
     digest = table.digest if table.checks else None
     verdict = f"{len(table.checks)} checks, {len(table.failed)} failed"
     yield compared("gate table", found.tags.get("gates.digest", ""), digest, verdict)
+    if found.name.startswith("production."):  # by the table itself: the tag with the verdict was copied from staging
+        names = ", ".join(c.name for c in table.failed)
+        yield compared("gate verdict", "pass", "pass" if table.passed else "fail", names)
+    if state:
+        yield from recheck.links(root, found, state, table)
 
 
 def _record_links(client: MlflowClient, found: ModelVersion, category: str, history: pd.DataFrame) -> Iterator[Link]:
@@ -169,14 +173,6 @@ def _record_links(client: MlflowClient, found: ModelVersion, category: str, hist
     serving = registry.aliased(client, found.name, CHAMPION)
     recorded = str(moves.iloc[-1]["to_version"]) if len(moves) else None
     yield compared("champion alias", recorded or "", serving, "the last promotion or rollback on record")
-
-
-def _table(found: ModelVersion) -> GateTable:
-    text = _artifact(found, judge.TABLE)
-    try:
-        return GateTable.from_rows(json.loads(text)["checks"] if text else ())
-    except (ValueError, KeyError, TypeError):
-        return GateTable(())  # rewritten by hand into something else; its digest will not hold either
 
 
 def _images(found: ModelVersion) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from flows import judge, promote
 from flows.adapters import registry, tracking
 from flows.audit import audit
 from flows.fixity import Objects, listing
+from flows.gates import GateTable
 from flows.lineage import read_state
 from flows.publish import publish
 from flows.trail import AuditReport
@@ -49,7 +51,8 @@ def test_every_link_of_a_promoted_version_is_verified(plant: Fabricator) -> None
     names = {link.name for link in report.links}
     assert {
         "staging version", "run", "snapshot", "dvc.lock", "params.yaml", "data.dvc", "image manifest", "data",
-        "stage augment", "stage package", "stored model", "stored package", "gate table", "promotion record",
+        "stage augment", "stage package", "stored model", "stored package", "gate table", "gate verdict",
+        "gate checks", "promotion record",
         "champion alias",
     } <= names  # fmt: skip
     assert {k: v for k, v in report.images[-2].items() if k != "megabytes"} == {
@@ -162,6 +165,50 @@ def rewrite_gate_table(root: Path) -> None:
     table = judge.recorded_table(version)
     table["checks"][0]["value"] = 0.999
     client.log_dict(version.run_id, table, judge.TABLE)
+
+
+def rewrite_gate_table_and_tags(root: Path, **changes: Any) -> None:
+    """As whoever may write a run's files and a version's tags can: table, digest and verdict agree."""
+    client = tracking.connect(root)
+    for name in ("staging.brick", "production.brick"):
+        version = registry.get(client, name, "1")
+        document = judge.recorded_table(version) if version else {}
+        document.get("checks", [{}])[0].update(changes)
+        if version:
+            client.log_dict(version.run_id, document, judge.TABLE)
+            digest = GateTable.from_rows(document["checks"]).digest
+            registry.tag(client, name, "1", {"gates.digest": digest, "gates.verdict": "pass"})
+
+
+def test_a_promoted_version_whose_table_does_not_pass_is_named(plant: Fabricator) -> None:
+    publish(plant.root, "brick")
+    rewrite_gate_table_and_tags(plant.root, verdict="fail", reason="below the limit")
+    links = broken(audit(plant.root, "brick"))
+    assert links["gate verdict"] == ("differs", "image_auroc >=") and "gate table" not in links
+
+
+def test_a_table_that_agrees_with_its_tags_but_not_with_the_metrics_is_named(plant: Fabricator) -> None:
+    set_params(plant.root, "manual")
+    plant(seed=1, image_auroc=0.6)
+    assert publish(plant.root, "brick").status == "refused"
+    assert audit(plant.root, "brick").verified
+    rewrite_gate_table_and_tags(plant.root, value=0.95, verdict="pass", reason="")
+    promote.promote(plant.root, "brick", "Ada", "it says pass")
+    told = "image_auroc >=: 0.6 against 0.8, fail, the table has 0.95 against 0.8, pass"
+    assert broken(audit(plant.root, "brick")) == {"gate checks": ("differs", told)}
+    plant(seed=2, images=7)  # newer work in its place: the metrics are looked up in DVC's cache
+    assert broken(audit(plant.root, "brick")) == {"gate checks": ("differs", told)}
+    rewrite_gate_table_and_tags(plant.root, value=0.6, limit=0.5)
+    assert "0.6 against 0.5, pass" in broken(audit(plant.root, "brick"))["gate checks"][1]
+
+
+def test_limits_that_have_changed_since_are_those_of_the_snapshot(plant: Fabricator) -> None:
+    publish(plant.root, "brick")
+    path = plant.root / "mlflow" / "gates.yaml"
+    path.write_text(path.read_text().replace("image_auroc: 0.80", "image_auroc: 0.97"))
+    report = audit(plant.root, "brick")
+    assert report.verified, report.broken
+    assert "limits of gates.yaml" in next(link.detail for link in report.links if link.name == "gate checks")
 
 
 def move_the_alias_by_hand(root: Path) -> None:
