@@ -95,6 +95,9 @@ def _snapshot_links(root: Path, found: ModelVersion, lock: str | None, state: St
         for stage, md5 in state.outs.items():
             if tags.get(f"stage.{stage}.md5") != md5:
                 yield Link(f"record of {stage}", tags.get(f"stage.{stage}.md5", ""), md5, DIFFERS, "tag, dvc.lock")
+        if not state.one_data:
+            evaluated = state.input_md5("evaluate", f"data/{state.category}")
+            yield Link("images evaluated", state.data_md5, evaluated, DIFFERS, "md5 that augment, evaluate recorded")
     data = lineage.committed(root, sha, "data.dvc")
     recorded = lineage.data_md5_in(data) if data else None
     yield compared("data.dvc", tags.get("data.all_md5", ""), recorded, "md5 of all of data/")

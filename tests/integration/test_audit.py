@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from components.errors import UserError
 from flows import judge, promote
@@ -16,7 +17,7 @@ from flows.adapters import registry, tracking
 from flows.audit import audit
 from flows.fixity import Objects, listing
 from flows.gates import GateTable
-from flows.lineage import read_state
+from flows.lineage import State, read_state
 from flows.publish import publish
 from flows.trail import AuditReport
 from tests.artifacts_fixture import Fabricator, make_workspace, set_params
@@ -249,6 +250,18 @@ def test_what_was_rewritten_in_mlflow_is_found(plant: Fabricator, tamper: Callab
     report = audit(plant.root, "brick")
     assert link in broken(report)
     assert not report.verified
+
+
+def test_a_version_that_was_evaluated_on_other_images_is_named(plant: Fabricator) -> None:
+    path = plant.root / "dvc.lock"
+    lock = YAML(typ="safe").load(path.read_text())
+    lock["stages"]["evaluate@brick"]["deps"][0]["md5"] = "0" * 32 + ".dir"
+    YAML().dump(lock, path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(State, "one_data", True)  # as it was published before this was looked at
+        publish(plant.root, "brick")
+    links = broken(audit(plant.root, "brick"))
+    assert links == {"images evaluated": ("differs", "md5 that augment, evaluate recorded")}
 
 
 def test_a_waiting_version_can_be_audited_before_it_is_promoted(plant: Fabricator) -> None:
