@@ -21,23 +21,26 @@ from components.errors import UserError
 from flows import contest, record
 from flows.adapters import registry
 from flows.adapters.registry import CHAMPION, PREVIOUS
-from flows.record import Intent
+from flows.record import ContestedError, Intent
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 log = logging.getLogger(__name__)
-# An intent of another machine is left alone for this long: no lock here tells whether its process lives.
+# An intent whose process may live, on another machine or in another checkout, is left alone for this long.
 FOREIGN_PATIENCE = timedelta(minutes=10)
 
 
 def repair(client: MlflowClient, root: Path, category: str) -> list[str]:
-    """Settle what a dead process left pending; the caller holds the lock. Returns what was done, in words."""
+    """Settle what a dead process left pending; the caller holds the lock. Returns what was done, in words.
+
+    ContestedError while an intent is under way, as far as anyone can tell from here.
+    """
     settled = []
     for intent, status in record.pending(client, root, category):
         age = datetime.now(UTC) - datetime.fromisoformat(intent.when)
-        if intent.host != record.host() and age < FOREIGN_PATIENCE:
-            raise UserError(f"a {intent.kind} of '{category}' is under way on {intent.host}; try again later")
+        if not record.gone(intent) and age < FOREIGN_PATIENCE:
+            raise ContestedError(f"a {intent.kind} of '{category}' is under way on {intent.host}; try again later")
         name = registry.production(category)
         target = registry.by_identity(client, name, intent.identity)
         serving = registry.aliased(client, name, CHAMPION)
@@ -45,6 +48,7 @@ def repair(client: MlflowClient, root: Path, category: str) -> list[str]:
             _settle(client, intent, serving)
             settled.append(f"finished the {intent.kind} of {intent.when}")
         else:
+            record.mark(client, intent, "undoing")  # should its process live after all, it moves no alias from here on
             _undo(client, intent, "interrupted before the champion alias moved")
             settled.append(f"undid the {intent.kind} of {intent.when}")
     for words in settled:
@@ -54,16 +58,31 @@ def repair(client: MlflowClient, root: Path, category: str) -> list[str]:
 
 def transact(client: MlflowClient, intent: Intent) -> str:
     """Carry out an intent that is on the record; returns the production version that serves now."""
-    what = f"the {intent.kind} of '{intent.category}'"
-    contest.win(client, intent)
+    try:
+        contest.win(client, intent)
+        return _carried_out(client, intent)
+    finally:
+        record.leave(intent)
+
+
+def _carried_out(client: MlflowClient, intent: Intent) -> str:
+    what, closed = f"the {intent.kind} of '{intent.category}'", False
     try:
         target = _move(client, intent)
         _settle(client, intent, target)
+        closed = True
+        reached("closed")
+    except ContestedError:
+        raise  # who settled it has put everything right; undoing would take back what was decided since
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         try:
+            if not closed:
+                record.require(client, intent)
             record.mark(client, intent, "undoing")
             _undo(client, intent, reason)
+        except ContestedError:
+            raise
         except Exception as worse:
             told = f"{what} stopped half way ({reason}) and could not be undone ({worse})"
             raise UserError(f"{told}; the next kintsugi command for it will settle it") from error
@@ -79,11 +98,14 @@ def _move(client: MlflowClient, intent: Intent) -> str:
         original = registry.get(client, registry.staging(intent.category), intent.staging_version)
         if original is None:
             raise UserError(f"staging.{intent.category} version {intent.staging_version} is gone")
+        record.require(client, intent)
         copied = registry.copy(client, original, name)
     reached("copied")
+    record.require(client, intent)
     if intent.from_version:
         registry.point(client, name, PREVIOUS, intent.from_version)
     reached("previous moved")
+    record.require(client, intent)
     registry.point(client, name, CHAMPION, str(copied.version))
     reached("champion moved")
     return str(copied.version)
@@ -102,7 +124,6 @@ def _settle(client: MlflowClient, intent: Intent, target: str) -> None:
             registry.tag(client, staged_name, registry.origin(left), {"promotion": "rolled back"})
     reached("marked")
     record.close(client, intent, target)
-    reached("closed")
 
 
 def _undo(client: MlflowClient, intent: Intent, reason: str) -> None:
