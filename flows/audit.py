@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+
+SIGNATURE = ("by", "why", "when")  # of a promotion, on the record and among the version's tags
 
 
 def audit(root: Path, category: str, version: str | None = None) -> AuditReport:
@@ -56,6 +58,7 @@ def audit(root: Path, category: str, version: str | None = None) -> AuditReport:
         gates=judge.kept_table(found).rows(),
         history=[{str(k): str(v) for k, v in row.items()} for row in history.to_dict("records")],
         served=record.served(history),
+        approver=_approver(found, history),
         settled=tuple(settled),
     )
 
@@ -164,18 +167,30 @@ def _record_links(client: MlflowClient, found: ModelVersion, category: str, hist
     if not found.name.startswith("production."):
         return  # nothing was promoted, so there is nothing on record that would have to hold
     number = str(found.version)
-    moves = history[(history["status"] == "done") & (history["kind"] != "refusal")]
-    own = moves[(moves["kind"] == "promotion") & (moves["to_version"] == number)]
-    if own.empty:
+    signed = record.signed(history, number)
+    if not signed:
         yield Link("promotion record", number, "", MISSING, "nobody signed for this version")
     else:
-        last = own.iloc[-1]
-        by = f"{last['by']}: {last['why']} ({last['when']})"
-        yield compared("promotion record", found.tags.get("gates.digest", ""), last["gate_digest"], by)
-        yield compared("promoted run", str(found.run_id), last["run_id"], f"record {last['record']}")
+        by = _words(signed)
+        yield compared("promotion record", found.tags.get("gates.digest", ""), signed["gate_digest"], by)
+        yield compared("promoted run", str(found.run_id), signed["run_id"], f"record {signed['record']}")
+        tagged = _words({key: found.tags.get(f"promoted.{key}", "") for key in SIGNATURE})
+        yield compared("approver", by, tagged, "the record, and the version's tags")
+    moves = history[(history["status"] == "done") & (history["kind"] != "refusal")]
     serving = registry.aliased(client, found.name, CHAMPION)
     recorded = str(moves.iloc[-1]["to_version"]) if len(moves) else None
     yield compared("champion alias", recorded or "", serving, "the last promotion or rollback on record")
+
+
+def _approver(found: ModelVersion, history: pd.DataFrame) -> dict[str, str]:
+    """Who signed for a production version, from the record: a tag can be rewritten without a trace."""
+    signed = record.signed(history, str(found.version)) if found.name.startswith("production.") else {}
+    return {key: signed[key] for key in SIGNATURE} if signed else {}
+
+
+def _words(signed: Mapping[str, str]) -> str:
+    by, why, when = (signed[key] for key in SIGNATURE)
+    return f"{by}: {why} ({when})"
 
 
 def _images(found: ModelVersion) -> list[dict[str, Any]]:

@@ -208,6 +208,12 @@ def served(table: pd.DataFrame) -> list[dict[str, str]]:
     return rows
 
 
+def signed(table: pd.DataFrame, version: str) -> dict[str, str]:
+    """The promotion by which a production version came to serve, the last if several, from a history; {} for none."""
+    own = table[(table["status"] == "done") & (table["kind"] == "promotion") & (table["to_version"] == version)]
+    return {str(k): str(v) for k, v in own.iloc[-1].items()} if len(own) else {}
+
+
 @retried
 def _runs(client: MlflowClient, category: str) -> list[Any]:
     found = [client.get_experiment_by_name(name) for name in (EXPERIMENT, REFUSALS)]

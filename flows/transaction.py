@@ -13,6 +13,8 @@ it: finished when the champion alias had moved, undone otherwise.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -115,7 +117,8 @@ def _settle(client: MlflowClient, intent: Intent, target: str) -> None:
     name, staged_name = registry.production(intent.category), registry.staging(intent.category)
     mark = {"promotion": "promoted", "production.version": target}
     registry.tag(client, staged_name, intent.staging_version, mark)
-    approval = {"promoted.by": intent.by, "promoted.why": intent.why, "promoted.when": intent.when}
+    # Whoever rolls back to a version has not approved it: its approval stays that of its promotion.
+    approval = _approval(asdict(intent)) if intent.kind == "promotion" else {}
     registry.tag(client, name, target, {**mark, **approval})
     if intent.kind == "rollback":
         left = registry.get(client, name, intent.from_version)
@@ -134,11 +137,18 @@ def _undo(client: MlflowClient, intent: Intent, reason: str) -> None:
     copied = registry.by_identity(client, name, intent.identity)
     if copied is not None and int(copied.version) > int(intent.newest_before or 0):
         registry.delete(client, name, str(copied.version))
+    elif copied is not None and intent.kind == "promotion":
+        signed = record.signed(record.history(client, Path(), intent.category), str(copied.version))
+        registry.tag(client, name, str(copied.version), _approval(signed) if signed else {})
     registry.tag(client, staged_name, intent.staging_version, {"promotion": intent.mark_before})
     if intent.kind == "rollback" and (left := registry.get(client, name, intent.from_version)) is not None:
         registry.tag(client, name, intent.from_version, {"promotion": "promoted"})
         registry.tag(client, staged_name, registry.origin(left), {"promotion": "promoted"})
     record.close(client, intent, intent.from_version, error=reason)
+
+
+def _approval(signed: Mapping[str, str]) -> dict[str, str]:
+    return {f"promoted.{key}": signed[key] for key in ("by", "why", "when")}
 
 
 def reached(step: str) -> None:

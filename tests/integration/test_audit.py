@@ -12,7 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from components.errors import UserError
-from flows import judge, promote
+from flows import judge, promote, transaction
 from flows.adapters import registry, tracking
 from flows.audit import audit
 from flows.fixity import Objects, listing
@@ -54,7 +54,7 @@ def test_every_link_of_a_promoted_version_is_verified(plant: Fabricator) -> None
         "staging version", "run", "snapshot", "dvc.lock", "params.yaml", "data.dvc", "image manifest", "data",
         "stage augment", "stage package", "stored model", "stored package", "gate table", "gate verdict",
         "gate checks", "promotion record",
-        "champion alias",
+        "approver", "champion alias",
     } <= names  # fmt: skip
     assert {k: v for k, v in report.images[-2].items() if k != "megabytes"} == {
         "part": "train",
@@ -280,6 +280,43 @@ def test_older_versions_stay_auditable_after_a_rollback(plant: Fabricator) -> No
         report = audit(plant.root, "brick", version)
         assert report.verified, (version, report.broken)
     assert [s["version"] for s in report.served] == ["1", "2", "1"]
+
+
+def test_who_rolls_back_to_a_version_has_not_approved_it(plant: Fabricator) -> None:
+    set_params(plant.root, "manual")
+    for seed, by in ((1, "Ada"), (2, "Bo")):
+        plant(seed=seed)
+        publish(plant.root, "brick")
+        promote.promote(plant.root, "brick", by, f"looked at by {by}")
+    promote.rollback(plant.root, "brick", "Grace", "false alarms")
+    report = audit(plant.root, "brick")
+    assert report.version == "production.brick version 1" and report.verified, report.broken
+    assert (report.approver["by"], report.approver["why"]) == ("Ada", "looked at by Ada")
+    approved = report.to_html().partition("<h2>Approver</h2>")[2].partition("<h2>")[0]
+    assert "Ada: looked at by Ada" in approved and "Grace" not in approved
+    registry.tag(tracking.connect(plant.root), "production.brick", "1", {"promoted.by": "Grace"})
+    assert set(broken(audit(plant.root, "brick"))) == {"approver"}
+    assert audit(plant.root, "brick").approver["by"] == "Ada"
+
+
+def test_a_promotion_that_was_undone_leaves_the_approval_as_it_was(
+    plant: Fabricator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(plant.root, "brick")
+    plant(seed=2)
+    publish(plant.root, "brick")
+
+    def fails(step: str) -> None:
+        if step == "marked":
+            raise OSError("the disk is on fire")
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="was undone"):
+        patch.setattr(transaction, "reached", fails)
+        promote.promote(plant.root, "brick", "Grace", "back to the first", version="1")
+    for version in ("1", "2"):
+        report = audit(plant.root, "brick", version)
+        assert report.verified, (version, report.broken)
+        assert report.approver["by"] == "gates"
 
 
 def test_nothing_to_audit_is_said_in_one_line(plant: Fabricator, tmp_path: Path) -> None:
