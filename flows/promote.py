@@ -48,7 +48,10 @@ def promote(root: Path, category: str, by: str, why: str, version: str | None = 
             names = ", ".join(c.name for c in table.failed) or "no check was made"
             told = f"staging.{category} version {candidate.version} failed its gates ({names})"
             record_refusal(client, root, category, candidate, by, why, told)
-            raise UserError(f"{told}; it stays in staging, train a better one with `kintsugi run {category}`")
+            if candidate.tags.get("promotion") == "waiting":
+                registry.tag(client, candidate.name, str(candidate.version), {"promotion": "refused"})
+            others = _others(client, category, str(candidate.version))
+            raise UserError(f"{told}; it stays in staging, train a better one with `kintsugi run {category}`{others}")
         return carry_out(client, root, category, candidate, by, why)
 
 
@@ -67,14 +70,29 @@ def rollback(root: Path, category: str, by: str, why: str, tell: Tell = log.warn
         return transaction.transact(client, record.open_(client, root, intent))
 
 
-def refuse(root: Path, category: str, by: str, why: str, version: str | None = None, tell: Tell = log.warning) -> None:
-    """Record that a person turned a waiting staging version (default: the newest) down; waits as `promote` does."""
+def refuse(root: Path, category: str, by: str, why: str, version: str | None = None, tell: Tell = log.warning) -> str:
+    """Record that a person turned a staging version (default: the newest, if it waits) down; returns its number.
+
+    Waits as `promote` does. UserError for a version that serves, and for a newest one that waits for nobody.
+    """
     with _turn(root, category, by, why, tell) as (client, newest):
         candidate = staged(client, category, version or newest)
-        if candidate.tags.get("promotion") == "promoted":
-            raise UserError(f"staging.{category} version {candidate.version} serves already; use rollback")
+        number, mark = str(candidate.version), candidate.tags.get("promotion", "")
+        told = f"staging.{category} version {number}"
+        if mark == "promoted":
+            raise UserError(f"{told} serves already; use rollback{_others(client, category, number)}")
+        if version is None and mark != "waiting":
+            fate = mark or "not judged yet"
+            raise UserError(f"{told} waits for no decision ({fate}){_others(client, category, number)}")
         record_refusal(client, root, category, candidate, by, why, "turned down")
-        registry.tag(client, candidate.name, str(candidate.version), {"promotion": "turned down"})
+        registry.tag(client, candidate.name, number, {"promotion": "turned down"})
+        return number
+
+
+def _others(client: MlflowClient, category: str, number: str) -> str:
+    """The end of a message about one version: which other ones wait."""
+    others = [each for each in registry.waiting(client, category) if each != number]
+    return f"; waiting: {', '.join(others)}, to be named with --version" if others else ""
 
 
 def history(root: Path, category: str) -> pd.DataFrame:

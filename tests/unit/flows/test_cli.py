@@ -19,8 +19,8 @@ from flows.outcome import CategoryOutcome, StageOutcome
 from tests.toy import Toy
 
 COMMANDS = (
-    "sample", "import", "run", "inspect", "promote", "rollback", "history", "audit", "reproduce", "up", "status",
-    "ingest", "compare", "choose", "serve",
+    "sample", "import", "run", "inspect", "promote", "refuse", "rollback", "history", "audit", "reproduce", "up",
+    "status", "ingest", "compare", "choose", "serve",
 )  # fmt: skip
 
 
