@@ -38,9 +38,7 @@ def promote(root: Path, category: str, by: str, why: str, version: str | None = 
     with _turn(root, category, by, why, tell) as (client, newest):
         candidate = staged(client, category, version or newest)
         _serves_not(client, category, candidate)
-        if (
-            copied := registry.by_identity(client, registry.production(category), candidate.tags["identity"])
-        ) is not None:
+        if (copied := _served_as(client, root, category, candidate)) is not None:
             return _bring_back(client, root, category, candidate, copied, by, why)
         table = _judged(client, root, candidate, tell)
         candidate = staged(client, category, str(candidate.version))  # with the tags of its judgement
@@ -128,6 +126,14 @@ def _serves_not(client: MlflowClient, category: str, candidate: ModelVersion) ->
     if champion is not None and champion.tags.get("identity") == candidate.tags["identity"]:
         told = f"staging.{category} version {candidate.version} serves already"
         raise UserError(f"{told}, as {name} version {champion.version}; there is nothing to promote")
+
+
+def _served_as(client: MlflowClient, root: Path, category: str, candidate: ModelVersion) -> ModelVersion | None:
+    """The production version that this one served as, by the record: a copy alone may be of a promotion undone."""
+    copied = registry.by_identity(client, registry.production(category), candidate.tags["identity"])
+    if copied is None:
+        return None
+    return copied if record.signed(record.history(client, root, category), str(copied.version)) else None
 
 
 def _judged(client: MlflowClient, root: Path, candidate: ModelVersion, tell: Tell) -> GateTable:

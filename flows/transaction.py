@@ -27,6 +27,7 @@ from flows.record import ContestedError, Intent
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 log = logging.getLogger(__name__)
 # An intent whose process may live, on another machine or in another checkout, is left alone for this long.
@@ -96,12 +97,12 @@ def _move(client: MlflowClient, intent: Intent) -> str:
     name = registry.production(intent.category)
     reached("recorded")
     copied = registry.by_identity(client, name, intent.identity)
+    record.require(client, intent)
     if copied is None:  # a version promoted before keeps its number, so nothing is ever doubled
-        original = registry.get(client, registry.staging(intent.category), intent.staging_version)
-        if original is None:
-            raise UserError(f"staging.{intent.category} version {intent.staging_version} is gone")
-        record.require(client, intent)
-        copied = registry.copy(client, original, name)
+        copied = registry.copy(client, _original(client, intent), name)
+    elif copied.tags.get("gates.digest", "") != intent.gate_digest:  # it never came to serve; judged anew since
+        tags = _original(client, intent).tags
+        registry.tag(client, name, str(copied.version), {k: v for k, v in tags.items() if k.startswith("gates.")})
     reached("copied")
     record.require(client, intent)
     if intent.from_version:
@@ -111,6 +112,13 @@ def _move(client: MlflowClient, intent: Intent) -> str:
     registry.point(client, name, CHAMPION, str(copied.version))
     reached("champion moved")
     return str(copied.version)
+
+
+def _original(client: MlflowClient, intent: Intent) -> ModelVersion:
+    found = registry.get(client, registry.staging(intent.category), intent.staging_version)
+    if found is None:
+        raise UserError(f"staging.{intent.category} version {intent.staging_version} is gone")
+    return found
 
 
 def _settle(client: MlflowClient, intent: Intent, target: str) -> None:

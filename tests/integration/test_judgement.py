@@ -10,17 +10,18 @@ import pytest
 from components.errors import UserError
 from flows import judge, promote
 from flows.adapters import registry, tracking
+from flows.audit import audit
 from flows.publish import publish
 from tests.artifacts_fixture import Fabricator, set_params
 
 
 @pytest.fixture
 def root(plant: Fabricator, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Version 1 serves; 2 (image AUROC .95) and 3 (.98) passed beside it and wait."""
+    """Version 1 serves; 2 (image AUROC .955) and 3 (.98) passed beside it and wait."""
     monkeypatch.setattr(judge, "latencies", lambda packages, root, category: [0.1] * len(packages))
     publish(plant.root, "brick")
     set_params(plant.root, "manual")
-    for seed, auroc in ((2, 0.95), (3, 0.98)):
+    for seed, auroc in ((2, 0.955), (3, 0.98)):
         plant(seed=seed, image_auroc=auroc)
         assert publish(plant.root, "brick").status == "waiting"
     return plant.root
@@ -105,3 +106,21 @@ def test_what_served_does_not_come_back_by_another_gate_table(root: Path) -> Non
     client.log_dict(version.run_id, rows, judge.TABLE)
     with pytest.raises(UserError, match=r"is not the one it was promoted by; see `kintsugi audit brick --version 1`"):
         promote.promote(root, "brick", "Ada", "back again", version="1")
+
+
+def test_a_copy_that_never_served_opens_no_door(root: Path) -> None:
+    client = tracking.connect(root)
+    client.copy_model_version("models:/staging.brick/2", "production.brick")  # as a promotion cut off leaves it
+    promote.promote(root, "brick", "Ada", "the best so far", version="3")
+    with pytest.raises(UserError, match="version 2 failed its gates"):
+        promote.promote(root, "brick", "Ada", "this one too", version="2")
+
+
+def test_such_a_copy_carries_the_judgement_by_which_it_comes_to_serve(root: Path) -> None:
+    client = tracking.connect(root)
+    client.copy_model_version("models:/staging.brick/3", "production.brick")
+    promote.promote(root, "brick", "Ada", "better", version="2")
+    assert promote.promote(root, "brick", "Ada", "better still", version="3") == "2"
+    assert client.get_model_version("production.brick", "2").tags["gates.champion"] == "3"
+    report = audit(root, "brick")
+    assert report.verified, report.broken
