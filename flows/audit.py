@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import UserError
-from flows import fixity, holdings, judge, lineage, promote, record
+from flows import fixity, holdings, judge, lineage, recheck, record, transaction
 from flows.adapters import git, registry, served, tracking
 from flows.adapters.registry import CHAMPION
-from flows.gates import GateTable
 from flows.holdings import some
 from flows.lineage import State
 from flows.trail import DIFFERS, MISSING, VERIFIED, AuditReport, Link, compared
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+
+SIGNATURE = ("by", "why", "when")  # of a promotion, on the record and among the version's tags
 
 
 def audit(root: Path, category: str, version: str | None = None) -> AuditReport:
@@ -32,7 +33,7 @@ def audit(root: Path, category: str, version: str | None = None) -> AuditReport:
     """
     client = tracking.connect(root)
     with record.exclusive(root, category, wait=60):
-        settled = promote.repair(client, root, category)
+        settled = transaction.repair(client, root, category)
     found = registry.resolve(client, category, version)
     history = record.history(client, root, category)
     lock = lineage.committed(root, found.tags.get("snapshot.sha", ""), "dvc.lock")
@@ -44,7 +45,7 @@ def audit(root: Path, category: str, version: str | None = None) -> AuditReport:
         *(holdings.links(root, found.tags, state) if state else _no_lock(found)),
         *_package_links(client, found, state),
         *_card_links(found),
-        *_gate_links(found),
+        *_gate_links(root, found, state),
         *_record_links(client, found, category, history),
     ]
     return AuditReport(
@@ -54,9 +55,10 @@ def audit(root: Path, category: str, version: str | None = None) -> AuditReport:
         lineage={**found.tags, "run": str(found.run_id)},
         images=_images(found),
         stages=[{"stage": s, "md5": m} for s, m in (state.outs.items() if state else ())],
-        gates=_table(found).rows(),
+        gates=judge.kept_table(found).rows(),
         history=[{str(k): str(v) for k, v in row.items()} for row in history.to_dict("records")],
         served=record.served(history),
+        approver=_approver(found, history),
         settled=tuple(settled),
     )
 
@@ -96,6 +98,9 @@ def _snapshot_links(root: Path, found: ModelVersion, lock: str | None, state: St
         for stage, md5 in state.outs.items():
             if tags.get(f"stage.{stage}.md5") != md5:
                 yield Link(f"record of {stage}", tags.get(f"stage.{stage}.md5", ""), md5, DIFFERS, "tag, dvc.lock")
+        if not state.one_data:
+            evaluated = state.input_md5("evaluate", f"data/{state.category}")
+            yield Link("images evaluated", state.data_md5, evaluated, DIFFERS, "md5 that augment, evaluate recorded")
     data = lineage.committed(root, sha, "data.dvc")
     recorded = lineage.data_md5_in(data) if data else None
     yield compared("data.dvc", tags.get("data.all_md5", ""), recorded, "md5 of all of data/")
@@ -146,37 +151,46 @@ def _card_links(found: ModelVersion) -> Iterator[Link]:
         yield compared("model card", found.tags["card.sha256"], digest, "sha256")
 
 
-def _gate_links(found: ModelVersion) -> Iterator[Link]:
-    table = _table(found)
+def _gate_links(root: Path, found: ModelVersion, state: State | None) -> Iterator[Link]:
+    table = judge.kept_table(found)
     digest = table.digest if table.checks else None
     verdict = f"{len(table.checks)} checks, {len(table.failed)} failed"
     yield compared("gate table", found.tags.get("gates.digest", ""), digest, verdict)
+    if found.name.startswith("production."):  # by the table itself: the tag with the verdict was copied from staging
+        names = ", ".join(c.name for c in table.failed)
+        yield compared("gate verdict", "pass", "pass" if table.passed else "fail", names)
+    if state:
+        yield from recheck.links(root, found, state, table)
 
 
 def _record_links(client: MlflowClient, found: ModelVersion, category: str, history: pd.DataFrame) -> Iterator[Link]:
     if not found.name.startswith("production."):
         return  # nothing was promoted, so there is nothing on record that would have to hold
     number = str(found.version)
-    moves = history[(history["status"] == "done") & (history["kind"] != "refusal")]
-    own = moves[(moves["kind"] == "promotion") & (moves["to_version"] == number)]
-    if own.empty:
+    signed = record.signed(history, number)
+    if not signed:
         yield Link("promotion record", number, "", MISSING, "nobody signed for this version")
     else:
-        last = own.iloc[-1]
-        by = f"{last['by']}: {last['why']} ({last['when']})"
-        yield compared("promotion record", found.tags.get("gates.digest", ""), last["gate_digest"], by)
-        yield compared("promoted run", str(found.run_id), last["run_id"], f"record {last['record']}")
+        by = _words(signed)
+        yield compared("promotion record", found.tags.get("gates.digest", ""), signed["gate_digest"], by)
+        yield compared("promoted run", str(found.run_id), signed["run_id"], f"record {signed['record']}")
+        tagged = _words({key: found.tags.get(f"promoted.{key}", "") for key in SIGNATURE})
+        yield compared("approver", by, tagged, "the record, and the version's tags")
+    moves = history[(history["status"] == "done") & (history["kind"] != "refusal")]
     serving = registry.aliased(client, found.name, CHAMPION)
     recorded = str(moves.iloc[-1]["to_version"]) if len(moves) else None
     yield compared("champion alias", recorded or "", serving, "the last promotion or rollback on record")
 
 
-def _table(found: ModelVersion) -> GateTable:
-    text = _artifact(found, judge.TABLE)
-    try:
-        return GateTable.from_rows(json.loads(text)["checks"] if text else ())
-    except (ValueError, KeyError, TypeError):
-        return GateTable(())  # rewritten by hand into something else; its digest will not hold either
+def _approver(found: ModelVersion, history: pd.DataFrame) -> dict[str, str]:
+    """Who signed for a production version, from the record: a tag can be rewritten without a trace."""
+    signed = record.signed(history, str(found.version)) if found.name.startswith("production.") else {}
+    return {key: signed[key] for key in SIGNATURE} if signed else {}
+
+
+def _words(signed: Mapping[str, str]) -> str:
+    by, why, when = (signed[key] for key in SIGNATURE)
+    return f"{by}: {why} ({when})"
 
 
 def _images(found: ModelVersion) -> list[dict[str, Any]]:

@@ -11,10 +11,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.errors import UserError
 from flows import record
 from flows.adapters import registry
-from flows.record import Intent
+from flows.record import ContestedError, Intent
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,7 +25,7 @@ LOOK = 0.2  # seconds between two looks
 def win(client: MlflowClient, intent: Intent) -> None:
     """Return when no other promotion or rollback of the category is under way and the champion is still the same.
 
-    Otherwise close the intent as failed and raise UserError, having changed nothing else.
+    Otherwise close the intent as failed and raise ContestedError, having changed nothing else.
     """
     deadline = time.monotonic() + PATIENCE
     while True:
@@ -45,4 +44,4 @@ def win(client: MlflowClient, intent: Intent) -> None:
 def _yield(client: MlflowClient, intent: Intent, reason: str) -> None:
     record.close(client, intent, intent.from_version, error=reason)
     told = f"the {intent.kind} of '{intent.category}' was not made: {reason}"
-    raise UserError(f"{told}; see `kintsugi history {intent.category}` and decide again")
+    raise ContestedError(f"{told}; see `kintsugi history {intent.category}` and decide again")

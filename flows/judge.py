@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 TABLE = "gates/table.json"
+BOTH_ANEW = "both scored anew on the present test set"  # so the numbers are not those of metrics.json
 TIMED_IMAGES = 4  # per bundle, after one to warm up: seconds per image hardly vary between images
 
 
@@ -40,6 +41,31 @@ def is_current(client: MlflowClient, root: Path, version: ModelVersion) -> bool:
     limits = _limits(root, category, version.tags["evaluated_on"])
     champion = registry.aliased(client, registry.production(category), CHAMPION)
     return version.tags.get("gates.limits") == limits.digest and version.tags.get("gates.champion") == champion
+
+
+def kept_table(version: ModelVersion) -> GateTable:
+    """The checks as the version's run keeps them; a table without any where they are missing or not to be read."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return GateTable.from_rows(recorded_table(version)["checks"])
+    except (MlflowException, OSError, ValueError, KeyError, TypeError):
+        return GateTable(())  # rewritten by hand into something else; its digest will not hold either
+
+
+def whole(version: ModelVersion) -> bool:
+    """Whether the kept table is the one that the version's tags vouch for, and it passes.
+
+    The table decides, never the tag `gates.verdict`: whoever may write to staging may write that.
+    """
+    table = kept_table(version)
+    return table.passed and table.digest == version.tags.get("gates.digest")
+
+
+def stands(client: MlflowClient, root: Path, version: ModelVersion) -> bool:
+    """Whether the version's judgement may be decided by: the present champion and limits, the table as written."""
+    judged = "gates.digest" in version.tags and is_current(client, root, version)
+    return judged and kept_table(version).digest == version.tags["gates.digest"]
 
 
 def judge(client: MlflowClient, root: Path, version: ModelVersion) -> Judgement:
@@ -93,7 +119,7 @@ def _comparable(
     rival = _rescore(client, root, category, champion)
     if mine == present:
         return recorded_metrics(version), rival, "the champion scored anew on this version's test set"
-    return _rescore(client, root, category, version), rival, "both scored anew on the present test set"
+    return _rescore(client, root, category, version), rival, BOTH_ANEW
 
 
 def _rescore(client: MlflowClient, root: Path, category: str, version: ModelVersion) -> dict[str, Any]:
@@ -154,6 +180,8 @@ def _write_down(client: MlflowClient, version: ModelVersion, judgement: Judgemen
         "limits": limits.digest,
         "passed": table.passed,
     }
+    # A tag first: whoever may not write to the run is stopped before the table that there is has been replaced.
+    client.set_tag(str(version.run_id), "gates.basis", judgement.basis)
     client.log_dict(str(version.run_id), document, TABLE)
     tags = {
         "gates.verdict": "pass" if table.passed else "fail",

@@ -41,6 +41,11 @@ class State:
         return _entry_md5(self.lock["augment"], "deps", f"data/{self.category}")
 
     @property
+    def one_data(self) -> bool:
+        """Whether `evaluate` read the images that `augment` did: both read data/<category>, hours apart."""
+        return self.input_md5("evaluate", f"data/{self.category}") == self.data_md5
+
+    @property
     def outs(self) -> dict[str, str]:
         """Stage to md5 of its output folder."""
         return {stage: str(entry["outs"][0]["md5"]) for stage, entry in sorted(self.lock.items())}
@@ -69,13 +74,15 @@ def parse_lock(text: str, category: str) -> State:
 
 
 def read_state(root: Path, category: str) -> State:
-    """The present state of a category; UserError when its stages have not all run."""
+    """The present state of a category; UserError when its stages have not all run, or not on the same images."""
     path = root / "dvc.lock"
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     state = parse_lock(text, category)
     lacking = [s for s in ("augment", "calibrate", "evaluate", "package") if s not in state.lock]
     if lacking:
         raise UserError(f"'{category}' lacks stages ({', '.join(lacking)}); do `kintsugi run {category}`")
+    if not state.one_data:
+        raise UserError(f"data/{category} changed while '{category}' was trained; do `kintsugi run {category}` again")
     return state
 
 
@@ -89,24 +96,26 @@ def package_md5(root: Path, state: State) -> str:
 
 
 def test_identity(root: Path, state: State, evaluated_on: str) -> str:
-    """sha256 of all that a score depends on beside the model: test images, masks, evaluator and its settings.
+    """sha256 of all that a score depends on beside the model: test images, masks, and `evaluate`'s code and settings.
 
-    Two versions' metrics may be compared as they stand only when this is equal.
+    The code is every dependency of the stage below components/, as dvc.lock has it: what inspects, restores and
+    counts is as much of a score as the protocol. Two versions' metrics may be compared as they stand only when this
+    is equal.
     """
     manifest = tracking.read_manifest(root / "artifacts" / state.category)
     rows = manifest[manifest["part"] == "test"]
     if rows.empty:  # a category without test images is scored on the part that set no threshold
         rows = manifest[manifest["part"] == "val"]
     rows = rows.sort_values("path")
-    digest = hashlib.sha256()
+    digest, evaluate = hashlib.sha256(), state.lock["evaluate"]
     data = root / "data" / state.category
     for row in rows.to_dict("records"):
         mask = data / row["mask"] if row["mask"] else None
         painted = fixity.file_hash(mask, "sha256") if mask is not None and mask.is_file() else ""
         digest.update(f"{row['path']}|{row['sha256']}|{row['label']}|{row['defect']}|{painted}\n".encode())
-    evaluator = state.input_md5("evaluate", "components/evaluate")
-    settings = json.dumps(state.lock["evaluate"].get("params") or {}, sort_keys=True)
-    digest.update(f"{evaluated_on}|{evaluator}|{settings}".encode())
+    code = sorted((d["path"], d["md5"]) for d in evaluate.get("deps") or () if d["path"].startswith("components/"))
+    settings = json.dumps(evaluate.get("params") or {}, sort_keys=True)
+    digest.update(f"{evaluated_on}|{json.dumps(code)}|{settings}".encode())
     return digest.hexdigest()
 
 

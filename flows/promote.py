@@ -1,13 +1,6 @@
 """Promotion, refusal and rollback: a person's or the gates' decision about which version serves.
 
-Each is one transaction. Its steps, each of which may be repeated without harm:
-
-    record the intent → copy to production → `previous` to the old champion → `champion` to the new
-    → mark the versions → close the record
-
-The commit point is the champion alias, the one thing that servers look at. A step that fails undoes the
-ones before it. A process that dies leaves a pending intent, and the next call for the category settles
-it: finished when the champion alias had moved, undone otherwise.
+Each is carried out as one transaction, see flows/transaction.py.
 """
 
 from __future__ import annotations
@@ -15,14 +8,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.errors import UserError
-from flows import contest, record, turn
+from flows import judge, record, transaction, turn
 from flows.adapters import registry, tracking
 from flows.adapters.registry import CHAMPION, PREVIOUS
+from flows.gates import GateTable
 from flows.record import Intent
 
 if TYPE_CHECKING:
@@ -31,8 +24,6 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 log = logging.getLogger(__name__)
-# An intent of another machine is left alone for this long: no lock here tells whether its process lives.
-FOREIGN_PATIENCE = timedelta(minutes=10)
 Tell = Callable[[str], None]
 
 
@@ -40,20 +31,25 @@ def promote(root: Path, category: str, by: str, why: str, version: str | None = 
     """Let a staging version (default: the newest) serve; returns its number in production.<category>.
 
     Waits, with a line to `tell`, while a publication or another decision of the category is under way (see
-    flows/turn.py); the newest is then the one that was so before. Raises UserError, and records the refusal,
-    for a version whose gates failed; UserError also for one that serves already or does not exist.
+    flows/turn.py); the newest is then the one that was so before. A judgement that no longer stands is made anew
+    first. Raises UserError, and records the refusal, for a version whose gates failed; UserError also for one that
+    serves already, does not exist, or cannot be judged anew from this workspace.
     """
     with _turn(root, category, by, why, tell) as (client, newest):
         candidate = staged(client, category, version or newest)
-        verdict = candidate.tags.get("gates.verdict")
-        if verdict != "pass":
-            told = f"staging.{category} version {candidate.version} " + (
-                f"failed its gates ({candidate.tags.get('gates.failed')})"
-                if verdict == "fail"
-                else "has not been through the gates"
-            )
+        _serves_not(client, category, candidate)
+        if (copied := _served_as(client, root, category, candidate)) is not None:
+            return _bring_back(client, root, category, candidate, copied, by, why)
+        table = _judged(client, root, candidate, tell)
+        candidate = staged(client, category, str(candidate.version))  # with the tags of its judgement
+        if not table.passed:
+            names = ", ".join(c.name for c in table.failed) or "no check was made"
+            told = f"staging.{category} version {candidate.version} failed its gates ({names})"
             record_refusal(client, root, category, candidate, by, why, told)
-            raise UserError(f"{told}; it stays in staging, train a better one with `kintsugi run {category}`")
+            if candidate.tags.get("promotion") == "waiting":
+                registry.tag(client, candidate.name, str(candidate.version), {"promotion": "refused"})
+            others = _others(client, category, str(candidate.version))
+            raise UserError(f"{told}; it stays in staging, train a better one with `kintsugi run {category}`{others}")
         return carry_out(client, root, category, candidate, by, why)
 
 
@@ -68,18 +64,33 @@ def rollback(root: Path, category: str, by: str, why: str, tell: Tell = log.warn
         target = registry.get(client, name, registry.aliased(client, name, PREVIOUS) or "0")
         if target is None:
             raise UserError(f"{name} has no version before the champion; there is nothing to roll back to")
-        intent = _intent(client, category, "rollback", target, registry.origin(target), by, why)
-        return _transact(client, record.open_(client, root, intent))
+        intent = _intent(client, category, "rollback", target, registry.origin(target), by, why, again=True)
+        return transaction.transact(client, record.open_(client, root, intent))
 
 
-def refuse(root: Path, category: str, by: str, why: str, version: str | None = None, tell: Tell = log.warning) -> None:
-    """Record that a person turned a waiting staging version (default: the newest) down; waits as `promote` does."""
+def refuse(root: Path, category: str, by: str, why: str, version: str | None = None, tell: Tell = log.warning) -> str:
+    """Record that a person turned a staging version (default: the newest, if it waits) down; returns its number.
+
+    Waits as `promote` does. UserError for a version that serves, and for a newest one that waits for nobody.
+    """
     with _turn(root, category, by, why, tell) as (client, newest):
         candidate = staged(client, category, version or newest)
-        if candidate.tags.get("promotion") == "promoted":
-            raise UserError(f"staging.{category} version {candidate.version} serves already; use rollback")
+        number, mark = str(candidate.version), candidate.tags.get("promotion", "")
+        told = f"staging.{category} version {number}"
+        if mark == "promoted":
+            raise UserError(f"{told} serves already; use rollback{_others(client, category, number)}")
+        if version is None and mark != "waiting":
+            fate = mark or "not judged yet"
+            raise UserError(f"{told} waits for no decision ({fate}){_others(client, category, number)}")
         record_refusal(client, root, category, candidate, by, why, "turned down")
-        registry.tag(client, candidate.name, str(candidate.version), {"promotion": "turned down"})
+        registry.tag(client, candidate.name, number, {"promotion": "turned down"})
+        return number
+
+
+def _others(client: MlflowClient, category: str, number: str) -> str:
+    """The end of a message about one version: which other ones wait."""
+    others = [each for each in registry.waiting(client, category) if each != number]
+    return f"; waiting: {', '.join(others)}, to be named with --version" if others else ""
 
 
 def history(root: Path, category: str) -> pd.DataFrame:
@@ -104,13 +115,58 @@ def staged(client: MlflowClient, category: str, version: str | None) -> ModelVer
 
 def carry_out(client: MlflowClient, root: Path, category: str, candidate: ModelVersion, by: str, why: str) -> str:
     """Promote a version that passed; the caller holds the lock and has repaired. Returns its new number."""
+    _serves_not(client, category, candidate)
+    intent = _intent(client, category, "promotion", candidate, str(candidate.version), by, why)
+    return transaction.transact(client, record.open_(client, root, intent))
+
+
+def _serves_not(client: MlflowClient, category: str, candidate: ModelVersion) -> None:
     name = registry.production(category)
     champion = registry.get(client, name, registry.aliased(client, name, CHAMPION) or "0")
     if champion is not None and champion.tags.get("identity") == candidate.tags["identity"]:
         told = f"staging.{category} version {candidate.version} serves already"
         raise UserError(f"{told}, as {name} version {champion.version}; there is nothing to promote")
-    intent = _intent(client, category, "promotion", candidate, str(candidate.version), by, why)
-    return _transact(client, record.open_(client, root, intent))
+
+
+def _served_as(client: MlflowClient, root: Path, category: str, candidate: ModelVersion) -> ModelVersion | None:
+    """The production version that this one served as, by the record: a copy alone may be of a promotion undone."""
+    copied = registry.by_identity(client, registry.production(category), candidate.tags["identity"])
+    if copied is None:
+        return None
+    return copied if record.signed(record.history(client, root, category), str(copied.version)) else None
+
+
+def _judged(client: MlflowClient, root: Path, candidate: ModelVersion, tell: Tell) -> GateTable:
+    """The gate table by which the version may serve now: the recorded one while it stands, else a new one."""
+    from mlflow.exceptions import MlflowException
+
+    if judge.stands(client, root, candidate):
+        return judge.kept_table(candidate)
+    name = f"{candidate.name} version {candidate.version}"
+    tell(f"the judgement of {name} is not of the present champion and limits, or not whole; judging it anew")
+    try:
+        return judge.judge(client, root, candidate).table
+    except (UserError, OSError, ValueError, MlflowException) as error:
+        reason = " ".join(str(error).split())
+        category = candidate.tags["category"]
+        raise UserError(
+            f"{name} was judged by another champion or other limits and cannot be judged anew here ({reason}); promote "
+            f"it from the workspace that trains '{category}', as someone who may write its runs"
+        ) from error
+
+
+def _bring_back(
+    client: MlflowClient, root: Path, category: str, candidate: ModelVersion, copied: ModelVersion, by: str, why: str
+) -> str:
+    """Let a version serve that has served: an emergency door, so by the judgement it had then, on the record as such.
+
+    What a training job may write does not count here: the copy's own tags say what it was judged by.
+    """
+    if not judge.whole(copied):
+        told = f"the gate table of {copied.name} version {copied.version} is not the one it was promoted by"
+        raise UserError(f"{told}; see `kintsugi audit {category} --version {copied.version}`")
+    intent = _intent(client, category, "promotion", copied, str(candidate.version), by, why, again=True)
+    return transaction.transact(client, record.open_(client, root, intent))
 
 
 def record_refusal(
@@ -121,101 +177,22 @@ def record_refusal(
     record.open_(client, root, intent, status="done", error=error)
 
 
-def repair(client: MlflowClient, root: Path, category: str) -> list[str]:
-    """Settle what a dead process left pending; the caller holds the lock. Returns what was done, in words."""
-    settled = []
-    for intent, status in record.pending(client, root, category):
-        age = datetime.now(UTC) - datetime.fromisoformat(intent.when)
-        if intent.host != record.host() and age < FOREIGN_PATIENCE:
-            raise UserError(f"a {intent.kind} of '{category}' is under way on {intent.host}; try again later")
-        name = registry.production(category)
-        target = registry.by_identity(client, name, intent.identity)
-        serving = registry.aliased(client, name, CHAMPION)
-        if status == "pending" and target is not None and str(target.version) == serving:
-            _settle(client, intent, serving)
-            settled.append(f"finished the {intent.kind} of {intent.when}")
-        else:
-            _undo(client, intent, "interrupted before the champion alias moved")
-            settled.append(f"undid the {intent.kind} of {intent.when}")
-    for words in settled:
-        log.warning("%s: %s", category, words)
-    return settled
-
-
-def _transact(client: MlflowClient, intent: Intent) -> str:
-    what = f"the {intent.kind} of '{intent.category}'"
-    contest.win(client, intent)
-    try:
-        target = _move(client, intent)
-        _settle(client, intent, target)
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        try:
-            record.mark(client, intent, "undoing")
-            _undo(client, intent, reason)
-        except Exception as worse:
-            told = f"{what} stopped half way ({reason}) and could not be undone ({worse})"
-            raise UserError(f"{told}; the next kintsugi command for it will settle it") from error
-        raise UserError(f"{what} failed and was undone: {reason}; try again") from error
-    return target
-
-
-def _move(client: MlflowClient, intent: Intent) -> str:
-    name = registry.production(intent.category)
-    reached("recorded")
-    copied = registry.by_identity(client, name, intent.identity)
-    if copied is None:  # a version promoted before keeps its number, so nothing is ever doubled
-        original = registry.get(client, registry.staging(intent.category), intent.staging_version)
-        if original is None:
-            raise UserError(f"staging.{intent.category} version {intent.staging_version} is gone")
-        copied = registry.copy(client, original, name)
-    reached("copied")
-    if intent.from_version:
-        registry.point(client, name, PREVIOUS, intent.from_version)
-    reached("previous moved")
-    registry.point(client, name, CHAMPION, str(copied.version))
-    reached("champion moved")
-    return str(copied.version)
-
-
-def _settle(client: MlflowClient, intent: Intent, target: str) -> None:
-    name, staged_name = registry.production(intent.category), registry.staging(intent.category)
-    mark = {"promotion": "promoted", "production.version": target}
-    registry.tag(client, staged_name, intent.staging_version, mark)
-    approval = {"promoted.by": intent.by, "promoted.why": intent.why, "promoted.when": intent.when}
-    registry.tag(client, name, target, {**mark, **approval})
-    if intent.kind == "rollback":
-        left = registry.get(client, name, intent.from_version)
-        if left is not None:
-            registry.tag(client, name, intent.from_version, {"promotion": "rolled back"})
-            registry.tag(client, staged_name, registry.origin(left), {"promotion": "rolled back"})
-    reached("marked")
-    record.close(client, intent, target)
-    reached("closed")
-
-
-def _undo(client: MlflowClient, intent: Intent, reason: str) -> None:
-    """Put aliases and marks back as the intent found them, and take away a copy that it made."""
-    name, staged_name = registry.production(intent.category), registry.staging(intent.category)
-    registry.point(client, name, CHAMPION, intent.from_version)
-    registry.point(client, name, PREVIOUS, intent.previous_before)
-    copied = registry.by_identity(client, name, intent.identity)
-    if copied is not None and int(copied.version) > int(intent.newest_before or 0):
-        registry.delete(client, name, str(copied.version))
-    registry.tag(client, staged_name, intent.staging_version, {"promotion": intent.mark_before})
-    if intent.kind == "rollback" and (left := registry.get(client, name, intent.from_version)) is not None:
-        registry.tag(client, name, intent.from_version, {"promotion": "promoted"})
-        registry.tag(client, staged_name, registry.origin(left), {"promotion": "promoted"})
-    record.close(client, intent, intent.from_version, error=reason)
-
-
 def _intent(
-    client: MlflowClient, category: str, kind: str, version: ModelVersion, staging: str, by: str, why: str
+    client: MlflowClient,
+    category: str,
+    kind: str,
+    version: ModelVersion,
+    staging: str,
+    by: str,
+    why: str,
+    again: bool = False,
 ) -> Intent:
     name = registry.production(category)
     existing = registry.versions(client, name)
     tags: Mapping[str, str] = version.tags
     original = registry.get(client, registry.staging(category), staging)
+    rival = tags.get("gates.champion", "")
+    judged = "before, when it first served" if again else f"beside version {rival}" if rival else "without a champion"
     return Intent(
         category=category,
         kind=kind,
@@ -228,16 +205,12 @@ def _intent(
         run_id=str(version.run_id),
         data_md5=tags.get("data.md5", ""),
         gate_digest=tags.get("gates.digest", ""),
+        judged=judged,
         by=by,
         why=why,
         when=record.next_moment(client, category),
         host=record.host(),
     )
-
-
-def reached(step: str) -> None:
-    """Note that a step is done."""
-    log.debug("promotion step: %s", step)
 
 
 @contextmanager
@@ -246,7 +219,7 @@ def _turn(root: Path, category: str, by: str, why: str, tell: Tell) -> Iterator[
     if not by.strip() or not why.strip():
         raise UserError("a promotion is signed: say who decides (--by) and why (--why)")
     with turn.taken(root, category, tell) as (client, seen):
-        repair(client, root, category)
+        transaction.repair(client, root, category)
         if seen is not None:
             seen.still_holds(client)
         yield client, seen.newest if seen is not None else None

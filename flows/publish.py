@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from components import settings
 from components.stage import read_json
-from flows import card, fixity, judge, lineage, promote, record
+from flows import card, fixity, judge, lineage, promote, record, transaction
 from flows.adapters import registry, served, tracking
 from flows.adapters.registry import CHAMPION
 from flows.gates import GateTable
@@ -80,7 +80,7 @@ def publish(
     resolved = settings.load(root, category)
     with record.exclusive(root, category, wait=LOCK_PATIENCE):
         client = tracking.connect(root)
-        promote.repair(client, root, category)
+        transaction.repair(client, root, category)
         name = registry.staging(category)
         version = registry.by_identity(client, name, state.identity)
         new = version is None
@@ -127,16 +127,18 @@ def _register(
 
 
 def _decide(client: MlflowClient, root: Path, version: ModelVersion, policy: str) -> None:
-    if "gates.digest" not in version.tags or not judge.is_current(client, root, version):
-        judge.judge(client, root, version)
+    if judge.stands(client, root, version):
+        table = judge.kept_table(version)
+    else:
+        table = judge.judge(client, root, version).table
         version = _again(client, version)
     category, number = version.tags["category"], str(version.version)
-    if version.tags["gates.verdict"] == "fail":
+    if not table.passed:
         # The record first, the mark after it: one that is there already was written by a killed publication.
         past = record.history(client, root, category)
-        same = (past["staging_version"] == number) & (past["gate_digest"] == version.tags["gates.digest"])
+        same = (past["staging_version"] == number) & (past["gate_digest"] == table.digest)
         if past[same & (past["by"] == GATES)].empty:
-            why = f"failed {version.tags['gates.failed']}"
+            why = f"failed {', '.join(c.name for c in table.failed) or 'for want of a check'}"
             promote.record_refusal(client, root, category, version, GATES, why, "refused by the gates")
         registry.tag(client, version.name, number, {"promotion": "refused"})
     elif policy == "auto":

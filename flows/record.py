@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import UserError
-from flows.adapters import tracking
+from flows.adapters import alive, tracking
 from flows.adapters.registry import retried
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ EXPERIMENT = "promotions"
 REFUSALS = "refusals"
 COLUMNS = (
     "when", "kind", "status", "from_version", "to_version", "staging_version", "run_id", "data_md5",
-    "gate_digest", "by", "why", "error",
+    "gate_digest", "judged", "by", "why", "error",
 )  # fmt: skip
 
 
@@ -49,11 +49,20 @@ class Intent:
     run_id: str
     data_md5: str
     gate_digest: str
+    judged: str  # against what the gates judged it, or that they judged it before and not for this decision
     by: str
     why: str
     when: str  # ISO 8601, UTC
     host: str
+    process: str = ""  # that carries it out, see flows/adapters/alive.py
     record: str = ""  # id of the run that holds it
+
+
+class ContestedError(UserError):
+    """Someone else is deciding about the category, or has settled this decision; it may be made again later."""
+
+
+_OWN: set[str] = set()  # records that this very process is carrying out
 
 
 def now() -> str:
@@ -75,9 +84,19 @@ def host() -> str:
     return socket.gethostname()
 
 
+def gone(intent: Intent) -> bool:
+    """Whether nobody can be carrying the intent out any more; False where this machine cannot know.
+
+    The lock of this checkout says nothing about another checkout on the same machine.
+    """
+    if intent.host != host() or intent.record in _OWN:
+        return False
+    return intent.process == alive.this() or alive.gone(intent.process)
+
+
 @contextmanager
 def exclusive(root: Path, category: str, wait: float, waits: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold the category's promotion lock, waiting up to `wait` seconds; UserError when another holds it.
+    """Hold the category's promotion lock, waiting up to `wait` seconds; ContestedError when another holds it.
 
     `waits` is called once when the waiting begins. The operating system frees the lock when its holder dies, so
     none is ever left behind.
@@ -94,7 +113,7 @@ def exclusive(root: Path, category: str, wait: float, waits: Callable[[], None] 
         try:
             lock.acquire(timeout=wait)
         except Timeout:
-            raise UserError(
+            raise ContestedError(
                 f"a publication or decision of '{category}' is still under way after {wait:g} s; "
                 "try again when it is done"
             ) from None
@@ -107,14 +126,25 @@ def exclusive(root: Path, category: str, wait: float, waits: Callable[[], None] 
 @retried
 def open_(client: MlflowClient, root: Path, intent: Intent, status: str = "pending", error: str = "") -> Intent:
     """Write the intent down, in one database transaction, and return it with the record's id."""
-    values = {k: v for k, v in asdict(intent).items() if k != "record"}
+    values = {k: v for k, v in asdict(intent).items() if k != "record"} | {"process": alive.this()}
     tags = {**values, "status": status, "to_version": "", "error": error, "pid": str(os.getpid())}
     name = f"{intent.kind} {intent.category} staging {intent.staging_version}"
     experiment = tracking.experiment(client, root, REFUSALS if intent.kind == "refusal" else EXPERIMENT)
     run = client.create_run(experiment, tags={**tags, "mlflow.user": intent.by}, run_name=name)
     if status != "pending":
         client.set_terminated(run.info.run_id)
+    else:
+        _OWN.add(run.info.run_id)
     return Intent(**values, record=run.info.run_id)
+
+
+@retried
+def require(client: MlflowClient, intent: Intent, *among: str) -> None:
+    """Raise ContestedError unless the record still has the status `pending`, or one of `among`."""
+    status = client.get_run(intent.record).data.tags.get("status", "")
+    if status not in (among or ("pending",)):
+        told = f"the {intent.kind} of '{intent.category}' was settled as {status} by another command meanwhile"
+        raise ContestedError(f"{told}; see `kintsugi history {intent.category}` and decide again")
 
 
 @retried
@@ -123,9 +153,23 @@ def mark(client: MlflowClient, intent: Intent, status: str) -> None:
     client.set_tag(intent.record, "status", status)
 
 
-@retried
 def close(client: MlflowClient, intent: Intent, to_version: str, error: str = "") -> None:
-    """Close the record: `done` with the version that serves now, or `failed` with the reason."""
+    """Close the record: `done` with the version that serves now, or `failed` with the reason.
+
+    Raises ContestedError for one that is closed already, or, where it would be `done`, is being undone.
+    """
+    require(client, intent, *(("pending", "undoing") if error else ()))
+    _close(client, intent, to_version, error)
+    leave(intent)
+
+
+def leave(intent: Intent) -> None:
+    """Note that this process does no more about the intent: who finds it open may settle it."""
+    _OWN.discard(intent.record)
+
+
+@retried
+def _close(client: MlflowClient, intent: Intent, to_version: str, error: str) -> None:
     from mlflow.entities import RunTag
 
     status = "failed" if error else "done"
@@ -162,6 +206,12 @@ def served(table: pd.DataFrame) -> list[dict[str, str]]:
     for earlier, later in pairwise(rows):
         earlier["until"] = later["since"]
     return rows
+
+
+def signed(table: pd.DataFrame, version: str) -> dict[str, str]:
+    """The promotion by which a production version came to serve, the last if several, from a history; {} for none."""
+    own = table[(table["status"] == "done") & (table["kind"] == "promotion") & (table["to_version"] == version)]
+    return {str(k): str(v) for k, v in own.iloc[-1].items()} if len(own) else {}
 
 
 @retried

@@ -35,7 +35,9 @@ from flows.slots import GPU, ensure_slots
 from flows.telling import Teller
 
 RETRY_DELAYS = [2.0, 10.0]  # seconds before the second and the third try
-PUBLISH_DELAYS = [5.0, 15.0, 30.0, 60.0, 120.0]  # the same for publishing: databases and stores come back
+# The same for publishing: databases and stores come back, and a decision that another machine left half made is
+# settled ten minutes after it began (flows/transaction.py). Hours of training hang on it.
+PUBLISH_DELAYS = [5.0, 15.0, 30.0, 60.0, 120.0, 400.0]
 UNCHANGED = "unchanged: its inputs, settings and outputs are those of dvc.lock"
 USER_ERROR = 2  # a stage's exit code when its input is at fault, see components/__main__.py
 
@@ -184,10 +186,11 @@ def may_pass(error: BaseException) -> bool:
 
 
 def published_later(error: BaseException) -> bool:
-    """Whether another try to publish can succeed: MLflow, its database or its store is away for a while."""
+    """Whether another try to publish can succeed: MLflow, its database or its store is away, or someone decides."""
+    from flows import record
     from flows.adapters import registry
 
-    return registry.passes(error) or isinstance(error, ConnectionError)
+    return registry.passes(error) or isinstance(error, ConnectionError | record.ContestedError)
 
 
 def _run_stage(session: Session, node: StageNode, started: float) -> State[Any]:

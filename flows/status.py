@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +28,7 @@ class CategoryStatus:
     category: str
     stages: tuple[StageStatus, ...]
     champion: str  # production version with the alias `champion`
-    waiting: str  # newest staging version, when it passed its gates and nobody has decided yet
+    waiting: str  # staging versions that passed their gates and nobody has decided about, newest first: "3, 2"
     last_run: str  # when it ended (ISO 8601, UTC) and how, "" if it never ran here
 
     @property
@@ -72,14 +71,11 @@ def _versions(root: Path, categories: list[str]) -> dict[str, tuple[str, str]]:
     """Return category -> (champion, waiting) from the registry."""
     from flows.adapters import registry, tracking
 
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking.tracking_uri(root)
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+    if not tracking.has_store(root):
         return dict.fromkeys(categories, ("", ""))  # asking would create the database
     client = tracking.connect(root)
     found = {}
     for category in categories:
-        staged = registry.versions(client, registry.staging(category))
-        waits = bool(staged) and staged[0].tags.get("promotion") == "waiting"
         champion = registry.aliased(client, registry.production(category), registry.CHAMPION)
-        found[category] = (champion, str(staged[0].version) if waits else "")
+        found[category] = (champion, ", ".join(registry.waiting(client, category)))
     return found

@@ -40,6 +40,7 @@ class AuditReport:
     gates: list[dict[str, Any]]  # the rows of the gate table
     history: list[dict[str, str]]  # promotions, refusals, rollbacks
     served: list[dict[str, str]]  # what served when
+    approver: dict[str, str]  # by, why and when of the promotion on record; empty for none
     settled: tuple[str, ...] = ()  # what an interrupted promotion needed before the audit
 
     @property
@@ -100,11 +101,11 @@ PAGE = """<!doctype html>
 <h2>Run</h2><p>MLflow run <code>{{ report.lineage.get('run', '') }}</code>,
 Prefect run <code>{{ report.lineage.get('prefect.run_id', '') }}</code></p>
 <h2>Gate table</h2>{{ table(report.gates, ['name', 'value', 'limit', 'verdict', 'reason']) }}
-<h2>Approver</h2><p>{{ report.lineage.get('promoted.by', 'nobody yet') }}:
-{{ report.lineage.get('promoted.why', '') }} {{ report.lineage.get('promoted.when', '') }}</p>
+<h2>Approver</h2><p>{% if report.approver %}{{ report.approver.by }}: {{ report.approver.why }}
+({{ report.approver.when }}){% else %}nobody yet{% endif %}</p>
 <h2>What served when</h2>{{ table(report.served, ['version', 'since', 'until', 'kind', 'by', 'why']) }}
 <h2>Promotion record</h2>{{ table(report.history, ['when', 'kind', 'status', 'from_version', 'to_version',
-'staging_version', 'by', 'why', 'error']) }}
+'staging_version', 'judged', 'by', 'why', 'error']) }}
 <h2>Lineage</h2>
 <table>{% for key, value in lineage %}<tr><th>{{ key }}</th><td><code>{{ value }}</code></td></tr>{% endfor %}</table>
 </main>

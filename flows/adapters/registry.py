@@ -134,6 +134,25 @@ def versions(client: MlflowClient, name: str) -> list[ModelVersion]:
             return sorted(found, key=lambda v: int(v.version), reverse=True)
 
 
+def waiting(client: MlflowClient, category: str) -> list[str]:
+    """Numbers of the staging versions that passed their gates and that nobody has decided about, newest first."""
+    found = versions(client, staging(category))
+    return [str(v.version) for v in found if v.tags.get("promotion") == "waiting"]
+
+
+@retried
+def categories(client: MlflowClient) -> list[str]:
+    """Every category that has a version or had one, whether or not params.yaml still names it."""
+    found: set[str] = set()
+    token: str | None = None
+    while True:
+        page = client.search_registered_models(page_token=token)
+        found |= {m.name.partition(".")[2] for m in page if m.name.startswith((staging(""), production("")))}
+        token = page.token
+        if not token:
+            return sorted(found)
+
+
 def by_identity(client: MlflowClient, name: str, identity: str) -> ModelVersion | None:
     """The version made from this very state, if any."""
     return next((v for v in versions(client, name) if v.tags.get("identity") == identity), None)

@@ -28,6 +28,12 @@ def tracking_uri(root: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve() / 'mlflow.db'}"
 
 
+def has_store(root: Path) -> bool:
+    """Whether there is anything to ask: a server, or a database that asking would not create."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri(root)
+    return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).is_file()
+
+
 def connect(root: Path) -> MlflowClient:
     """Point MLflow at the workspace's store (a fresh sqlite database is made on first use)."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 Category = Annotated[str, typer.Argument(metavar="CATEGORY", help="A category of params.yaml.")]
+Recorded = Annotated[
+    str, typer.Argument(metavar="CATEGORY", help="A category of params.yaml, or a former one that the registry knows.")
+]
 By = Annotated[str, typer.Option("--by", help="Who decides: the name that goes on the record.")]
 Why = Annotated[str, typer.Option("--why", help="Why: the reason that goes on the record.")]
 
@@ -30,16 +33,25 @@ def workspace() -> Path:
     return root
 
 
-def known(root: Path, category: str) -> str:
-    """Return `category` if params.yaml has it; UserError offers the nearest."""
+def known(root: Path, category: str, recorded: bool = False) -> str:
+    """Return `category` if params.yaml has it, or, with `recorded`, the registry; UserError offers the nearest."""
     from components.errors import UserError
     from components.settings import read_params
     from flows.outcome import nearest
 
     names = [str(name) for name in read_params(root)["categories"] or []]
+    if recorded and category not in names:
+        names += _registered(root)
     if category not in names:
         raise UserError(f"unknown category '{category}'{nearest(category, names)}")
     return category
+
+
+def _registered(root: Path) -> list[str]:
+    with clean_stdout():
+        from flows.adapters import registry, tracking
+
+        return registry.categories(tracking.connect(root)) if tracking.has_store(root) else []
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Commands about versions: `promote`, `rollback`, `history`, `audit` and `reproduce`."""
+"""Commands about versions: `promote`, `refuse`, `rollback`, `history`, `audit` and `reproduce`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.common import AsJson, By, Category, Why, clean_stdout, emit, known, show, show_records, workspace
+from flows.cli.common import (
+    AsJson,
+    By,
+    Category,
+    Recorded,
+    Why,
+    clean_stdout,
+    emit,
+    known,
+    show,
+    show_records,
+    workspace,
+)
 
 if TYPE_CHECKING:
     from flows.trail import AuditReport
@@ -20,7 +32,7 @@ Version = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add this theme's commands."""
-    for command in (promote, rollback, history, audit, reproduce):
+    for command in (promote, refuse, rollback, history, audit, reproduce):
         app.command()(command)
 
 
@@ -39,6 +51,26 @@ def promote(
 
         done = promotion.promote(root, category, by, why, version=version, tell=_waits)
     _tell(f"production.{category}@champion is now version", category, done, as_json)
+
+
+def refuse(
+    category: Category,
+    by: By,
+    why: Why,
+    version: Annotated[str | None, typer.Option("--version", help="A staging version; the latest by default.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Turn a staging version down that waits for a decision, on the record."""
+    root = workspace()
+    known(root, category)
+    with clean_stdout():
+        from flows import promote as promotion
+
+        done = promotion.refuse(root, category, by, why, version=version, tell=_waits)
+    if as_json:
+        emit({"category": category, "version": done})
+    else:
+        typer.echo(f"staging.{category} version {done} is turned down")
 
 
 def rollback(category: Category, by: By, why: Why, as_json: AsJson = False) -> None:
@@ -63,10 +95,10 @@ def _tell(sentence: str, category: str, version: str, as_json: bool) -> None:
         typer.echo(f"{sentence} {version}")
 
 
-def history(category: Category, as_json: AsJson = False) -> None:
+def history(category: Recorded, as_json: AsJson = False) -> None:
     """List every promotion, refusal and rollback of a category."""
     root = workspace()
-    known(root, category)
+    known(root, category, recorded=True)
     with clean_stdout():
         from flows import promote as promotion
 
@@ -78,14 +110,14 @@ def history(category: Category, as_json: AsJson = False) -> None:
 
 
 def audit(
-    category: Category,
+    category: Recorded,
     version: Version = None,
     html: Annotated[Path | None, typer.Option("--html", help="Write the whole trail as one HTML file too.")] = None,
     as_json: AsJson = False,
 ) -> int:
     """Walk from a version back to its images, re-hashing all of it; exit code 1 unless every link holds."""
     root = workspace()
-    known(root, category)
+    known(root, category, recorded=True)
     with clean_stdout():
         from flows import audit as auditing
 

@@ -6,15 +6,18 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from components.errors import UserError
-from flows import judge, promote
+from flows import judge, promote, transaction
 from flows.adapters import registry, tracking
 from flows.audit import audit
 from flows.fixity import Objects, listing
-from flows.lineage import read_state
+from flows.gates import GateTable
+from flows.lineage import State, read_state
 from flows.publish import publish
 from flows.trail import AuditReport
 from tests.artifacts_fixture import Fabricator, make_workspace, set_params
@@ -49,8 +52,9 @@ def test_every_link_of_a_promoted_version_is_verified(plant: Fabricator) -> None
     names = {link.name for link in report.links}
     assert {
         "staging version", "run", "snapshot", "dvc.lock", "params.yaml", "data.dvc", "image manifest", "data",
-        "stage augment", "stage package", "stored model", "stored package", "gate table", "promotion record",
-        "champion alias",
+        "stage augment", "stage package", "stored model", "stored package", "gate table", "gate verdict",
+        "gate checks", "promotion record",
+        "approver", "champion alias",
     } <= names  # fmt: skip
     assert {k: v for k, v in report.images[-2].items() if k != "megabytes"} == {
         "part": "train",
@@ -164,6 +168,50 @@ def rewrite_gate_table(root: Path) -> None:
     client.log_dict(version.run_id, table, judge.TABLE)
 
 
+def rewrite_gate_table_and_tags(root: Path, **changes: Any) -> None:
+    """As whoever may write a run's files and a version's tags can: table, digest and verdict agree."""
+    client = tracking.connect(root)
+    for name in ("staging.brick", "production.brick"):
+        version = registry.get(client, name, "1")
+        document = judge.recorded_table(version) if version else {}
+        document.get("checks", [{}])[0].update(changes)
+        if version:
+            client.log_dict(version.run_id, document, judge.TABLE)
+            digest = GateTable.from_rows(document["checks"]).digest
+            registry.tag(client, name, "1", {"gates.digest": digest, "gates.verdict": "pass"})
+
+
+def test_a_promoted_version_whose_table_does_not_pass_is_named(plant: Fabricator) -> None:
+    publish(plant.root, "brick")
+    rewrite_gate_table_and_tags(plant.root, verdict="fail", reason="below the limit")
+    links = broken(audit(plant.root, "brick"))
+    assert links["gate verdict"] == ("differs", "image_auroc >=") and "gate table" not in links
+
+
+def test_a_table_that_agrees_with_its_tags_but_not_with_the_metrics_is_named(plant: Fabricator) -> None:
+    set_params(plant.root, "manual")
+    plant(seed=1, image_auroc=0.6)
+    assert publish(plant.root, "brick").status == "refused"
+    assert audit(plant.root, "brick").verified
+    rewrite_gate_table_and_tags(plant.root, value=0.95, verdict="pass", reason="")
+    promote.promote(plant.root, "brick", "Ada", "it says pass")
+    told = "image_auroc >=: 0.6 against 0.8, fail, the table has 0.95 against 0.8, pass"
+    assert broken(audit(plant.root, "brick")) == {"gate checks": ("differs", told)}
+    plant(seed=2, images=7)  # newer work in its place: the metrics are looked up in DVC's cache
+    assert broken(audit(plant.root, "brick")) == {"gate checks": ("differs", told)}
+    rewrite_gate_table_and_tags(plant.root, value=0.6, limit=0.5)
+    assert "0.6 against 0.5, pass" in broken(audit(plant.root, "brick"))["gate checks"][1]
+
+
+def test_limits_that_have_changed_since_are_those_of_the_snapshot(plant: Fabricator) -> None:
+    publish(plant.root, "brick")
+    path = plant.root / "mlflow" / "gates.yaml"
+    path.write_text(path.read_text().replace("image_auroc: 0.80", "image_auroc: 0.97"))
+    report = audit(plant.root, "brick")
+    assert report.verified, report.broken
+    assert "limits of gates.yaml" in next(link.detail for link in report.links if link.name == "gate checks")
+
+
 def move_the_alias_by_hand(root: Path) -> None:
     client = tracking.connect(root)
     copied = client.copy_model_version("models:/production.brick/1", "production.brick")
@@ -204,6 +252,18 @@ def test_what_was_rewritten_in_mlflow_is_found(plant: Fabricator, tamper: Callab
     assert not report.verified
 
 
+def test_a_version_that_was_evaluated_on_other_images_is_named(plant: Fabricator) -> None:
+    path = plant.root / "dvc.lock"
+    lock = YAML(typ="safe").load(path.read_text())
+    lock["stages"]["evaluate@brick"]["deps"][0]["md5"] = "0" * 32 + ".dir"
+    YAML().dump(lock, path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(State, "one_data", True)  # as it was published before this was looked at
+        publish(plant.root, "brick")
+    links = broken(audit(plant.root, "brick"))
+    assert links == {"images evaluated": ("differs", "md5 that augment, evaluate recorded")}
+
+
 def test_a_waiting_version_can_be_audited_before_it_is_promoted(plant: Fabricator) -> None:
     set_params(plant.root, "manual")
     publish(plant.root, "brick")
@@ -220,6 +280,43 @@ def test_older_versions_stay_auditable_after_a_rollback(plant: Fabricator) -> No
         report = audit(plant.root, "brick", version)
         assert report.verified, (version, report.broken)
     assert [s["version"] for s in report.served] == ["1", "2", "1"]
+
+
+def test_who_rolls_back_to_a_version_has_not_approved_it(plant: Fabricator) -> None:
+    set_params(plant.root, "manual")
+    for seed, by in ((1, "Ada"), (2, "Bo")):
+        plant(seed=seed)
+        publish(plant.root, "brick")
+        promote.promote(plant.root, "brick", by, f"looked at by {by}")
+    promote.rollback(plant.root, "brick", "Grace", "false alarms")
+    report = audit(plant.root, "brick")
+    assert report.version == "production.brick version 1" and report.verified, report.broken
+    assert (report.approver["by"], report.approver["why"]) == ("Ada", "looked at by Ada")
+    approved = report.to_html().partition("<h2>Approver</h2>")[2].partition("<h2>")[0]
+    assert "Ada: looked at by Ada" in approved and "Grace" not in approved
+    registry.tag(tracking.connect(plant.root), "production.brick", "1", {"promoted.by": "Grace"})
+    assert set(broken(audit(plant.root, "brick"))) == {"approver"}
+    assert audit(plant.root, "brick").approver["by"] == "Ada"
+
+
+def test_a_promotion_that_was_undone_leaves_the_approval_as_it_was(
+    plant: Fabricator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(plant.root, "brick")
+    plant(seed=2)
+    publish(plant.root, "brick")
+
+    def fails(step: str) -> None:
+        if step == "marked":
+            raise OSError("the disk is on fire")
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="was undone"):
+        patch.setattr(transaction, "reached", fails)
+        promote.promote(plant.root, "brick", "Grace", "back to the first", version="1")
+    for version in ("1", "2"):
+        report = audit(plant.root, "brick", version)
+        assert report.verified, (version, report.broken)
+        assert report.approver["by"] == "gates"
 
 
 def test_nothing_to_audit_is_said_in_one_line(plant: Fabricator, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 from mlflow import MlflowClient
 
 from components.errors import UserError
-from flows import judge, promote, record, turn
+from flows import judge, promote, record, transaction, turn
 from flows.adapters import registry, tracking
 from flows.publish import publish
 from tests.artifacts_fixture import Fabricator, make_workspace, set_params
@@ -70,7 +70,7 @@ def state(root: Path) -> dict[str, Any]:
 def settle(root: Path) -> None:
     client = tracking.connect(root)
     with record.exclusive(root, "brick", wait=0):
-        promote.repair(client, root, "brick")
+        transaction.repair(client, root, "brick")
 
 
 def assert_whole(root: Path) -> None:
@@ -182,7 +182,7 @@ def test_a_failing_step_undoes_the_ones_before(
             raise OSError("the disk is on fire")
 
     with monkeypatch.context() as patch, pytest.raises(UserError, match="undone: the disk is on fire"):
-        patch.setattr(promote, "reached", fails)
+        patch.setattr(transaction, "reached", fails)
         getattr(promote, kind)(root, "brick", "Ada", "newer")
     assert state(root) == before
     assert_whole(root)
@@ -196,7 +196,7 @@ def test_a_failing_step_undoes_the_ones_before(
 def test_a_kill_during_promotion_is_finished_or_undone(root: Path, step: str) -> None:
     before = state(root)
     arguments = ("brick", "Ada", "newer")
-    code = killed(root, "flows.promote", "reached", step, "flows.promote.promote", arguments)
+    code = killed(root, "flows.transaction", "reached", step, "flows.promote.promote", arguments)
     assert code == -signal.SIGKILL
     settle(root)
     assert_whole(root)
@@ -215,7 +215,7 @@ def test_a_kill_during_promotion_is_finished_or_undone(root: Path, step: str) ->
 def test_a_kill_during_rollback_is_finished_or_undone(root: Path, step: str) -> None:
     promote.promote(root, "brick", "Ada", "newer")
     before = state(root)
-    code = killed(root, "flows.promote", "reached", step, "flows.promote.rollback", ("brick", "Ada", "bad"))
+    code = killed(root, "flows.transaction", "reached", step, "flows.promote.rollback", ("brick", "Ada", "bad"))
     assert code == -signal.SIGKILL
     settle(root)
     assert_whole(root)
@@ -234,8 +234,8 @@ def test_a_kill_during_rollback_is_finished_or_undone(root: Path, step: str) -> 
         ("flows.adapters.registry", "register", ""),
         ("flows.judge", "judge", ""),
         ("flows.promote", "carry_out", ""),
-        ("flows.promote", "reached", "copied"),
-        ("flows.promote", "reached", "champion moved"),
+        ("flows.transaction", "reached", "copied"),
+        ("flows.transaction", "reached", "champion moved"),
     ],
 )
 def test_a_kill_during_publication_is_made_good_by_the_next_run(
@@ -273,7 +273,7 @@ def beside(root: Path, work: Callable[[], Any], module: Any, step: str) -> tuple
 def test_of_two_promotions_at_once_one_wins(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outcomes: list[str] = []
     thread, go = beside(
-        root, lambda: outcomes.append(promote.promote(root, "brick", "Ada", "first")), promote, "reached"
+        root, lambda: outcomes.append(promote.promote(root, "brick", "Ada", "first")), transaction, "reached"
     )
     monkeypatch.setattr(turn, "PATIENCE", 0.2)
     told: list[str] = []
@@ -313,11 +313,11 @@ def test_an_intent_of_another_machine_is_left_alone_while_it_is_young(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = ("brick", "Ada", "newer")
-    killed(root, "flows.promote", "reached", "copied", "flows.promote.promote", arguments)
+    killed(root, "flows.transaction", "reached", "copied", "flows.promote.promote", arguments)
     monkeypatch.setattr(record, "host", lambda: "another-machine")
     with pytest.raises(UserError, match="is under way on"):
         settle(root)
-    monkeypatch.setattr(promote, "FOREIGN_PATIENCE", -promote.FOREIGN_PATIENCE)
+    monkeypatch.setattr(transaction, "FOREIGN_PATIENCE", -transaction.FOREIGN_PATIENCE)
     settle(root)
     assert_whole(root)
 

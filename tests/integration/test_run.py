@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 
 from components.errors import UserError
+from flows import transaction
 from flows.adapters.process import Cancellation, StoppedError
 from flows.adapters.versioning import LockBusyError, StageError
 from flows.outcome import CategoryOutcome, StageOutcome, recall
+from flows.record import ContestedError
 from flows.run import run
 from tests.toy import Toy
 
@@ -159,6 +161,31 @@ def test_one_run_per_category(prefect_harness: str, toy: Toy, registry: Registry
         assert not taken
         with pytest.raises(UserError, match="is being retrained by process"):
             run(toy.root, ["bolt"])
+
+
+def test_a_decision_under_way_elsewhere_does_not_fail_a_run_at_its_end(
+    prefect_harness: str, toy: Toy, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[str] = []
+
+    def publish(*arguments: Any, **named: Any) -> Any:
+        tries.append("publish")
+        if len(tries) < 3:
+            raise ContestedError("a promotion of 'bolt' is under way on line-2; try again later")
+        return registry.publish(*arguments, **named)
+
+    monkeypatch.setattr("flows.publish.publish", publish)
+    monkeypatch.setattr("flows.retrain.PUBLISH_DELAYS", [0.1, 0.1])
+    (outcome,) = run(toy.root, ["bolt"])
+    assert outcome.ok and len(tries) == 3
+
+
+def test_publishing_is_tried_for_longer_than_a_dead_machines_decision_is_respected() -> None:
+    from flows.retrain import PUBLISH_DELAYS, published_later  # imports Prefect, which reads its settings then
+
+    assert published_later(ContestedError("a promotion is under way on line-2; try again later"))
+    assert not published_later(UserError("'bolt' lacks stages; do `kintsugi run bolt`"))
+    assert sum(PUBLISH_DELAYS) > transaction.FOREIGN_PATIENCE.total_seconds()
 
 
 # The program as it is, publishing aside: a process of its own, its own temporary Prefect server.

@@ -20,8 +20,8 @@ from tests.conftest import REPO
 from tests.toy import Toy
 
 COMMANDS = (
-    "sample", "import", "run", "inspect", "promote", "rollback", "history", "audit", "reproduce", "up", "status",
-    "ingest", "compare", "choose", "serve",
+    "sample", "import", "run", "inspect", "promote", "refuse", "rollback", "history", "audit", "reproduce", "up",
+    "status", "ingest", "compare", "choose", "serve",
 )  # fmt: skip
 
 
