@@ -1,6 +1,6 @@
 """The differential mode: how far two normal parts differ, and whether a defect stands out against a golden reference.
 
-    python benchmarks/differential.py [CATEGORY] [--references 1 3]
+    PYTHONPATH=. python benchmarks/differential.py [CATEGORY] [--references 1 3]
 
 The references are the first images of the category's training part, the normal pairs the next twenty; the test images
 are scored against the same references. Nothing is fitted: the threshold is `components.difference.THRESHOLD`.

@@ -1,6 +1,6 @@
 """Hostile requests by the thousand at a server in this process: never a 500, never a hang.
 
-    python benchmarks/hostile.py [--requests 20000] [--seed 0]
+    PYTHONPATH=. python benchmarks/hostile.py [--requests 20000] [--seed 0]
 
 The server is a tiny untrained model behind all of `kintsugi serve`'s routes and limits; what it does not expect is
 raised, and hypothesis then prints the smallest request that does it. The slowest answers and the memory at the end are

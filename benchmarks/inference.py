@@ -1,6 +1,6 @@
 """Inference: the packaged model's milliseconds per image, one at a time and in batches of eight.
 
-    python benchmarks/inference.py [CATEGORY] [--peers feature_baselines.py --data DATA_ROOT]
+    PYTHONPATH=. python benchmarks/inference.py [CATEGORY] [--peers feature_baselines.py --data DATA_ROOT]
 
 With --peers the given script (PaDiM and PatchCore on the same images) runs in the same sitting and the
 ratios are printed. Times are of `Inspector.inspect` on decoded images: resizing, both models, restoration,

@@ -1,6 +1,6 @@
 """Load: many clients at a real `kintsugi serve`, then more of them than it accepts.
 
-    python benchmarks/load.py [CATEGORY] [--clients 32] [--minutes 5] [--overload-seconds 20]
+    PYTHONPATH=. python benchmarks/load.py [CATEGORY] [--clients 32] [--minutes 5] [--overload-seconds 20]
 
 Run it in a workspace whose category has a champion; the server is started and stopped by the script. Clients run on
 the same machine and send the category's test images; each asks again as soon as it was answered. Exit code 1 if any

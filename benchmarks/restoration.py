@@ -1,6 +1,6 @@
 """Restoration: the fixed point against the naive raster loop, on the same images, codes compared one by one.
 
-    python benchmarks/restoration.py [CATEGORY] [--images 8]
+    PYTHONPATH=. python benchmarks/restoration.py [CATEGORY] [--images 8]
 
 Needs a trained category (default: bottle, or brick where that was never trained). Prints passes of the prior
 and seconds for both, per image and in all, and the ratio; exits 1 if a single code differs.

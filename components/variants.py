@@ -22,13 +22,15 @@ from components.settings import Settings
 HERE = Path(__file__).parent
 # Each stage: its module, the sections of the settings and the code that decide its result.
 STEPS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
-    "train_vqvae": ("vqvae.train", ("vqvae",), ("vqvae", "features", "arrays.py", "parallel.py", "training.py")),
-    "extract_codes": ("codes", (), ("codes.py",)),
-    "train_prior": ("prior.train", ("prior",), ("prior", "parallel.py", "training.py")),
+    "train_vqvae": (
+        "vqvae.train", ("vqvae",), ("vqvae", "features", "arrays.py", "device.py", "parallel.py", "training.py"),
+    ),
+    "extract_codes": ("codes", (), ("codes.py", "arrays.py", "device.py")),
+    "train_prior": ("prior.train", ("prior",), ("prior", "device.py", "parallel.py", "training.py")),
     "calibrate": (
         "calibrate", ("calibrate",),
         ("calibrate.py", "known_defects.py", "detector.py", "folds.py", "threshold.py", "negatives.py", "standard.py",
-         "metrics.py", "restore.py", "scoremap.py"),
+         "metrics.py", "restore.py", "scoremap.py", "scores.py", "prior", "arrays.py", "device.py"),
     ),
     "package": ("package", (), ("package.py",)),
 }  # fmt: skip

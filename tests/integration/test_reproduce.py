@@ -50,10 +50,11 @@ def ran(tmp_path_factory: pytest.TempPathFactory, migrated_db: Path) -> Path:
     (root / "recipe.py").write_text(RECIPE)
     stages = []
     for before, stage in zip([None, *STAGES], STAGES, strict=False):
-        dep = f"artifacts/brick/{before}" if before else "data/brick"
+        deps = [f"artifacts/brick/{before}"] if before else []
+        deps += ["data/brick"] if stage in ("augment", "evaluate") else []
         stages.append(
             f"  {stage}:\n    matrix:\n      category: [brick]\n"
-            f"    cmd: python recipe.py {stage} ${{item.category}}\n    deps:\n      - {dep}\n"
+            f"    cmd: python recipe.py {stage} ${{item.category}}\n    deps: [{', '.join(deps)}]\n"
             f"    outs:\n      - artifacts/${{item.category}}/{stage}\n"
         )
     (root / "dvc.yaml").write_text("stages:\n" + "".join(stages))
