@@ -4,7 +4,7 @@
 
 The hosts are workers with folders, network namespaces and host names of their own (where the kernel lets us make
 them); PostgreSQL stands behind Prefect's server, images and outputs travel through S3. The first host is cut off when a
-checkpoint of one of its trainings has reached the store. Small settings: 32 x 32 pixels, 40 + 40 steps, one thread.
+checkpoint of one of its trainings has reached the store. Small settings: 32 x 32 pixels, 400 + 400 steps, one thread.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tests.e2e.hosts import Host, host, network
 from tests.e2e.postgres import cluster
 from tests.e2e.team import KEYS, objects, patched, served
 
-LONG = {"vqvae": {"steps": 40}, "prior": {"steps": 40}}
+LONG = {"vqvae": {"steps": 400}, "prior": {"steps": 400}}  # on an idle machine too, a checkpoint before the end
 PLACE, RUN = "s3://kintsugi/fleet", "benchmark"
 
 
