@@ -78,7 +78,8 @@ def check_mention(arguments: list[str]) -> None:
     if name.startswith("-"):
         return
     assert name in group.commands, f"there is no `kintsugi {name}`"
-    known = {option for parameter in group.commands[name].params for option in (*parameter.opts, *parameter.secondary_opts)} | HELP
+    parameters = group.commands[name].params
+    known = {option for one in parameters for option in (*one.opts, *one.secondary_opts)} | HELP
     assert {word.partition("=")[0] for word in rest if word.startswith("--")} <= known
 
 
