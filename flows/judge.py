@@ -62,10 +62,12 @@ def whole(version: ModelVersion) -> bool:
     return table.passed and table.digest == version.tags.get("gates.digest")
 
 
-def stands(client: MlflowClient, root: Path, version: ModelVersion) -> bool:
-    """Whether the version's judgement may be decided by: the present champion and limits, the table as written."""
-    judged = "gates.digest" in version.tags and is_current(client, root, version)
-    return judged and kept_table(version).digest == version.tags["gates.digest"]
+def standing(client: MlflowClient, root: Path, version: ModelVersion) -> GateTable | None:
+    """The kept table, if the version may be decided by it: the present champion and limits, the table as written."""
+    if "gates.digest" not in version.tags or not is_current(client, root, version):
+        return None
+    table = kept_table(version)
+    return table if table.digest == version.tags["gates.digest"] else None
 
 
 def judge(client: MlflowClient, root: Path, version: ModelVersion) -> Judgement:

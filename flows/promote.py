@@ -140,8 +140,9 @@ def _judged(client: MlflowClient, root: Path, candidate: ModelVersion, tell: Tel
     """The gate table by which the version may serve now: the recorded one while it stands, else a new one."""
     from mlflow.exceptions import MlflowException
 
-    if judge.stands(client, root, candidate):
-        return judge.kept_table(candidate)
+    standing = judge.standing(client, root, candidate)
+    if standing is not None:
+        return standing
     name = f"{candidate.name} version {candidate.version}"
     tell(f"the judgement of {name} is not of the present champion and limits, or not whole; judging it anew")
     try:

@@ -127,9 +127,8 @@ def _register(
 
 
 def _decide(client: MlflowClient, root: Path, version: ModelVersion, policy: str) -> None:
-    if judge.stands(client, root, version):
-        table = judge.kept_table(version)
-    else:
+    table = judge.standing(client, root, version)
+    if table is None:
         table = judge.judge(client, root, version).table
         version = _again(client, version)
     category, number = version.tags["category"], str(version.version)

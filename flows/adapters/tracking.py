@@ -30,7 +30,7 @@ def tracking_uri(root: Path) -> str:
 
 def has_store(root: Path) -> bool:
     """Whether there is anything to ask: a server, or a database that asking would not create."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri(root)
+    uri = tracking_uri(root)
     return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).is_file()
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -29,6 +31,8 @@ Version = Annotated[
     str | None, typer.Option("--version", help="A production version, or staging/N; the champion by default.")
 ]
 
+StagingVersion = Annotated[str | None, typer.Option("--version", help="A staging version; the latest by default.")]
+
 
 def register(app: typer.Typer) -> None:
     """Add this theme's commands."""
@@ -40,59 +44,48 @@ def promote(
     category: Category,
     by: By,
     why: Why,
-    version: Annotated[str | None, typer.Option("--version", help="A staging version; the latest by default.")] = None,
+    version: StagingVersion = None,
     as_json: AsJson = False,
 ) -> None:
     """Put a staging version that passed its gates into production, on the record."""
-    root = workspace()
-    known(root, category)
-    with clean_stdout():
-        from flows import promote as promotion
-
-        done = promotion.promote(root, category, by, why, version=version, tell=_waits)
-    _tell(f"production.{category}@champion is now version", category, done, as_json)
+    told = f"production.{category}@champion is now version {{}}"
+    _decide(category, told, as_json, lambda do, root: do.promote(root, category, by, why, version=version, tell=_waits))
 
 
 def refuse(
     category: Category,
     by: By,
     why: Why,
-    version: Annotated[str | None, typer.Option("--version", help="A staging version; the latest by default.")] = None,
+    version: StagingVersion = None,
     as_json: AsJson = False,
 ) -> None:
     """Turn a staging version down that waits for a decision, on the record."""
-    root = workspace()
-    known(root, category)
-    with clean_stdout():
-        from flows import promote as promotion
-
-        done = promotion.refuse(root, category, by, why, version=version, tell=_waits)
-    if as_json:
-        emit({"category": category, "version": done})
-    else:
-        typer.echo(f"staging.{category} version {done} is turned down")
+    told = f"staging.{category} version {{}} is turned down"
+    _decide(category, told, as_json, lambda do, root: do.refuse(root, category, by, why, version=version, tell=_waits))
 
 
 def rollback(category: Category, by: By, why: Why, as_json: AsJson = False) -> None:
     """Put the version that served before back into production, on the record."""
+    told = f"production.{category}@champion is again version {{}}"
+    _decide(category, told, as_json, lambda do, root: do.rollback(root, category, by, why, tell=_waits))
+
+
+def _decide(category: str, told: str, as_json: bool, decide: Callable[[ModuleType, Path], str]) -> None:
+    """Make a decision by flows.promote, which takes seconds to import, and say the version that it came to."""
     root = workspace()
     known(root, category)
     with clean_stdout():
         from flows import promote as promotion
 
-        done = promotion.rollback(root, category, by, why, tell=_waits)
-    _tell(f"production.{category}@champion is again version", category, done, as_json)
+        version = decide(promotion, root)
+    if as_json:
+        emit({"category": category, "version": version})
+    else:
+        typer.echo(told.format(version))
 
 
 def _waits(line: str) -> None:
     print(f"kintsugi: {line}", file=sys.stderr)
-
-
-def _tell(sentence: str, category: str, version: str, as_json: bool) -> None:
-    if as_json:
-        emit({"category": category, "version": version})
-    else:
-        typer.echo(f"{sentence} {version}")
 
 
 def history(category: Recorded, as_json: AsJson = False) -> None:

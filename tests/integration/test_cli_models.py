@@ -20,12 +20,16 @@ def call(*arguments: str) -> int:
     return code
 
 
-def test_from_waiting_to_serving_to_the_audit(
-    plant: Fabricator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def decided_by_people(plant: Fabricator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judge, "latencies", lambda packages, root, category: [0.1] * len(packages))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{plant.root / 'mlflow.db'}")
     set_params(plant.root, policy="manual")
+
+
+def test_from_waiting_to_serving_to_the_audit(
+    plant: Fabricator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    decided_by_people(plant, monkeypatch)
     assert publish(plant.root, "brick").status == "waiting"
     capsys.readouterr()
 
@@ -54,9 +58,7 @@ def test_from_waiting_to_serving_to_the_audit(
 def test_several_versions_wait_and_each_can_be_turned_down(
     plant: Fabricator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(judge, "latencies", lambda packages, root, category: [0.1] * len(packages))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{plant.root / 'mlflow.db'}")
-    set_params(plant.root, policy="manual")
+    decided_by_people(plant, monkeypatch)
     for seed, auroc in ((1, 0.95), (2, 0.95), (3, 0.6)):
         plant(seed=seed, image_auroc=auroc)
         publish(plant.root, "brick")
