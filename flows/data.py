@@ -121,11 +121,6 @@ def validate_manifest(root: Path, category: str, manifest: pd.DataFrame, dataset
     return {"success": report.success, "statistics": report.statistics, "failures": report.failures}
 
 
-def read_validation(root: Path, category: str) -> dict[str, Any] | None:
-    """Great Expectations' result and the md5 of the images it is of; None when the category had no import here."""
-    return validated.read(root, category)
-
-
 def dataset_settings(root: Path, category: str) -> settings.Dataset:
     """The `dataset` settings of a category that params.yaml may not name yet."""
     params = settings.read_params(root)

@@ -216,12 +216,12 @@ def _skipped(session: Session, name: str, started: float, reason: str) -> State[
 
 
 def _publish(session: Session, category: str, run_id: str, started: float) -> State[Any]:
-    from flows import data, publish  # MLflow takes seconds to import; not before there is something to publish
+    from flows import publish, validated  # MLflow takes seconds to import; not before there is something to publish
 
     if session.cancellation.stopped:
         raise StoppedError
     session.reporter.start(f"publish@{category}", "writes the run, registers the model, judges the gates")
-    validation = data.read_validation(session.root, category)
+    validation = validated.read(session.root, category)
     published = publish.publish(session.root, category, prefect_run_id=run_id, validation=validation)
     session.publications[category] = published
     session.record(f"publish@{category}", "ran" if published.new else "skipped", started, published.message)

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 from components import settings
 from components.errors import UserError
-from flows import data, fixity
+from flows import data, fixity, validated
 from flows.adapters import versioning
 from flows.server import exclusive
 from tests.unit.dataset.pictures import picture, write
@@ -44,11 +44,11 @@ def test_a_folder_becomes_a_versioned_category(workspace: Path, photos: Path) ->
     assert settings.load(workspace, "brick") == brick
     assert versioning.data_md5(workspace).endswith(".dir")
     assert (workspace / "audit" / "data" / "nut" / "index.html").is_file()
-    kept = data.read_validation(workspace, "nut")
+    kept = validated.read(workspace, "nut")
     assert kept is not None
     assert (kept["success"], kept["statistics"]["images"], kept["failures"]) == (True, 60, [])
     assert kept["data_md5"] == fixity.listing_md5(fixity.listing(workspace / "data" / "nut"))
-    assert data.read_validation(workspace, "bolt") is None
+    assert validated.read(workspace, "bolt") is None
     # A person's choices outlive a second import; asking for a policy changes it.
     params = text.replace("nut:\n    dataset: {}", "nut:\n    dataset: {min_images: 30}")
     assert params != text
@@ -71,15 +71,15 @@ def test_what_great_expectations_refuses_changes_nothing(workspace: Path, photos
         data.import_category(workspace, "folder", photos, "nut")
     assert state(workspace) == before
     assert (workspace / "audit" / "data" / "nut" / "index.html").is_file()
-    assert data.read_validation(workspace, "nut") is None
+    assert validated.read(workspace, "nut") is None
     (photos / "dark.png").unlink()
     data.import_category(workspace, "folder", photos, "nut")
-    before, kept = state(workspace), data.read_validation(workspace, "nut")
+    before, kept = state(workspace), validated.read(workspace, "nut")
     assert kept is not None and kept["success"]
     write(photos / "dark.png", np.zeros((40, 48, 3), np.uint8))
     with pytest.raises(UserError, match="refused nut"):
         data.import_category(workspace, "folder", photos, "nut", replace=True)
-    assert state(workspace) == before and data.read_validation(workspace, "nut") == kept, "the images are the same"
+    assert state(workspace) == before and validated.read(workspace, "nut") == kept, "the images are the same"
 
 
 @pytest.mark.parametrize("kind", ["folder", "known"])
