@@ -98,7 +98,8 @@ class Reading:
 
         Exact: equal, code for code, to the raster loop of Eq. 5. Images without a suspicious code cost nothing more
         than the pass. The others go on together, BLOCK rows at a time: the rows above are final and their activations
-        kept, the rows below need not be looked at before it is their turn.
+        kept, the rows below need not be looked at before it is their turn. In a block, an image is computed again only
+        when one of its codes was replaced above, or just now.
         """
         codes, coarse, order, height = self.codes, self.coarse, self.order, self.codes.shape[1]
         eligible = torch.ones_like(codes, dtype=torch.bool)
@@ -109,28 +110,29 @@ class Reading:
                 eligible |= coarse & (likelihood < eta)
         suspicious = (self.seen < eta) & eligible
         active = suspicious.flatten(1).any(1)
-        restored, logits, computed = codes.clone(), self.logits, height
+        restored, logits, computed = codes.clone(), self.logits, float(height)
         if active.any():
             rows = self.rows.of(active)
             original, permitted, guess, after = codes[active], eligible[active], codes[active], logits[active]
             first = int(suspicious.flatten(2).any(2).any(0).int().argmax())  # the first row with one, in any image
-            known = True  # the logits of the first block are those of the original codes: nothing above it changed
+            changed = torch.zeros(len(guess), dtype=torch.bool, device=guess.device)
             while first < height:
-                last = min(first + BLOCK, height)
-                at = first
+                last, at = min(first + BLOCK, height), first
+                moving = changed  # above nothing has changed in the others: the logits that they have are right
                 while True:
-                    if not known:
-                        rows.first = at
-                        after[:, :, at:last] = self.prior(guess[:, :last], rows, order)
-                        computed += last - at
-                    known = False
+                    if moving.any():
+                        rows.first, rows.images = at, None if moving.all() else moving.nonzero()[:, 0]
+                        after[moving, :, at:last] = self.prior(guess[moving, :last], rows, order)
+                        computed += (last - at) * float(moving.sum()) / len(codes)
                     block, z = after[:, :, at:last], original[:, at:last]
                     ruled = torch.where((own(block, z) < eta) & permitted[:, at:last], block.argmax(1), z)
-                    moved = (ruled != guess[:, at:last]).any(2).any(0)
+                    moved = ruled != guess[:, at:last]
                     if not moved.any():
                         break
                     guess[:, at:last] = ruled
-                    at += int(moved.int().argmax())
+                    at += int(moved.any(2).any(0).int().argmax())
+                    moving = moved.flatten(1).any(1)
+                    changed = changed | moving
                 first = last
             restored[active] = guess
             logits = logits.index_copy(0, active.nonzero()[:, 0], after)

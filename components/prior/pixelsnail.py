@@ -20,21 +20,28 @@ KERNEL = (3, 5)  # rows (the current one and two above), columns
 
 
 class Rows:
-    """What each layer keeps of a pass, so that a later pass may start at `first`.
+    """What each layer keeps of a pass over whole grids, so that later passes may start at row `first`, and take
+    along only the `images` (b,) that have something to compute; None are all.
 
-    `kept[name]` is (B, C, h, W), down to the last row that the latest pass has computed.
+    `kept[name]` is (B, C, H, W); a later pass writes its own part of it.
     """
 
     def __init__(self) -> None:
         self.first = 0
+        self.images: Tensor | None = None
         self.kept: dict[str, Tensor] = {}
 
-    def whole(self, name: str, x: Tensor) -> Tensor:
-        """Store the rows `first`... of x (B, C, h - first, W) and return all h rows."""
-        if self.first:
-            x = torch.cat([self.kept[name][:, :, : self.first], x], 2)
-        self.kept[name] = x
-        return x
+    def whole(self, name: str, x: Tensor, start: int = 0) -> Tensor:
+        """Store the rows `first`... of x (b, C, h - first, W) and return the rows `start`...h."""
+        if name not in self.kept:
+            self.kept[name] = x
+            return x[:, :, start:]
+        kept, last = self.kept[name], self.first + x.shape[2]
+        if self.images is None:
+            kept[:, :, self.first : last] = x
+            return kept[:, :, start:last]
+        kept[self.images, :, self.first : last] = x
+        return kept[self.images, :, start:last]
 
     def of(self, images: Tensor) -> Rows:
         """Those of the images that are True in the mask (B), to go on with by themselves."""
@@ -62,7 +69,7 @@ class CausalConv(nn.Conv2d):
         if rows is not None:
             start = max(rows.first - above, 0)
             pad = above - (rows.first - start)
-            x = rows.whole(self.name, x)[:, :, start:]
+            x = rows.whole(self.name, x, start)
         return F.conv2d(F.pad(x, (side, side, pad, 0)), self.weight * self.mask, self.bias)
 
 

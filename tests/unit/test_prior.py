@@ -39,12 +39,17 @@ def test_a_later_logit_does_move():
 
 
 @settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 10**6), first=st.integers(0, 5))
-def test_rows_from_any_row_on_equal_the_whole_pass(seed, first):
+@given(seed=st.integers(0, 10**6), first=st.integers(0, 5), images=st.sets(st.integers(0, 2)))
+@torch.no_grad()
+def test_rows_from_any_row_on_equal_the_whole_pass(seed, first, images):
     prior, rows = small_prior(seed), Rows()
-    codes = torch.randint(7, (2, 6, 6))
+    codes = torch.randint(7, (3, 6, 6))
     prior(codes, rows)
-    changed = codes.clone()
-    changed[:, first:] = torch.randint(7, changed[:, first:].shape)
-    rows.first = first
-    assert torch.allclose(prior(changed, rows), prior(changed)[:, :, first:], atol=1e-12)
+    taken = torch.tensor(sorted(images or range(3)))
+    codes[taken, first:] = torch.randint(7, codes[taken, first:].shape)
+    rows.first, rows.images = first, taken if images else None
+    assert torch.allclose(prior(codes[taken], rows), prior(codes[taken])[:, :, first:], atol=1e-12)
+    last = torch.randint(7, (3, 1, 6))
+    codes[:, 5:] = last
+    rows.first, rows.images = 5, None
+    assert torch.allclose(prior(codes, rows), prior(codes)[:, :, 5:], atol=1e-12), "what was left out is still there"
