@@ -26,7 +26,7 @@ SUFFIXES = (
 SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"BM", b"II*\x00", b"MM\x00*", b"RIFF", b"\x00\x00\x00\x0cjP  ")
 PNG_END = b"IEND\xaeB`\x82"
 DEPTHS = (8, 10, 12, 14, 16)  # bits of the sensors that store their values in uint8 or uint16
-MID_GREY = 0.5  # what shows through a transparent pixel
+MID_GREY = 0.5  # what shows through a transparent pixel of an image
 
 # The size limit is ours, per call: Pillow's own would warn first and raise at another size.
 Image.MAX_IMAGE_PIXELS = None
@@ -35,27 +35,34 @@ warnings.filterwarnings("ignore", module=r"PIL\..*")
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
-def read_image(path: Path, max_megapixels: float) -> Array:
+def read_image(path: Path, max_megapixels: float, behind: float = MID_GREY) -> Array:
     """Read one image as H x W x C, uint8 or uint16, C = 1 (grey) or 3 (RGB).
 
-    A fully opaque alpha channel is dropped; any other is composited on mid-grey, so that what is hidden
-    does not reach the model. The first page of a TIFF counts; EXIF rotation is not applied, because masks
+    A fully opaque alpha channel is dropped; any other is composited on the grey `behind` (0..1), so that what is
+    hidden does not reach the model. The first page of a TIFF counts; EXIF rotation is not applied, because masks
     are drawn on the stored pixels. Raises UserError: missing, empty, not an image, unsupported, oversized
     (read from the header, before anything is decoded), truncated or damaged.
     """
-    return decode(read_bytes(path), path, max_megapixels)
+    return decode(read_bytes(path), path, max_megapixels, behind)
 
 
 def read_mask(path: Path, height: int, width: int, max_megapixels: float = 1000.0) -> Array:
-    """Read a ground-truth mask as bool H x W: defective where the grey value is above 127.
+    """Read a ground-truth mask as bool H x W: defective where the grey value is above 127; what is transparent is not.
 
-    Raises UserError when it cannot be read or is not `height` x `width`, the size of its image.
+    Raises UserError when it cannot be read, is not `height` x `width`, the size of its image, or has values and none
+    above 127: numbers of classes, say, which would count as an empty mask and leave the defect out of every metric.
     """
-    mask = binary(read_image(path, max_megapixels))
+    image = read_image(path, max_megapixels, behind=0.0)
+    mask = binary(image)
     if mask.shape != (height, width):
         raise UserError(
             f"mask {path} is {mask.shape[1]}x{mask.shape[0]} but its image is {width}x{height}; "
             "export the mask at the image's size"
+        )
+    if image.any() and not mask.any():
+        raise UserError(
+            f"mask {path} has no value above {image.max()} of {np.iinfo(image.dtype).max}; "
+            "export it with white where the defect is and black elsewhere"
         )
     return mask
 
@@ -77,7 +84,7 @@ def read_bytes(path: Path) -> bytes:
     return data
 
 
-def decode(data: bytes, path: Path, max_megapixels: float) -> Array:
+def decode(data: bytes, path: Path, max_megapixels: float, behind: float = MID_GREY) -> Array:
     """Decode the bytes of an image file as `read_image` does; `path` only names it in messages."""
     _inspect(data, path, max_megapixels)
     try:
@@ -91,7 +98,7 @@ def decode(data: bytes, path: Path, max_megapixels: float) -> Array:
     if pixels.ndim == 2:
         return pixels[:, :, None]
     if pixels.shape[2] == 4:
-        return _composite(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA))
+        return _composite(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA), behind)
     if pixels.shape[2] == 3:
         return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
     raise UserError(f"{path} has {pixels.shape[2]} channels, which is unsupported; save it as grey or RGB PNG")
@@ -129,13 +136,13 @@ def _inspect(data: bytes, path: Path, max_megapixels: float) -> None:
         raise UserError(f"{path} is truncated or damaged; copy it again")
 
 
-def _composite(rgba: Array) -> Array:
+def _composite(rgba: Array, behind: float) -> Array:
     full = float(np.iinfo(rgba.dtype).max)
     alpha = rgba[:, :, 3:]
     if (alpha == full).all():
         return np.ascontiguousarray(rgba[:, :, :3])
     share = alpha.astype(np.float32) / np.float32(full)
-    mixed = rgba[:, :, :3].astype(np.float32) * share + np.float32(MID_GREY * full) * (1 - share)
+    mixed = rgba[:, :, :3].astype(np.float32) * share + np.float32(behind * full) * (1 - share)
     return np.asarray(np.rint(mixed)).clip(0, full).astype(rgba.dtype)
 
 

@@ -91,7 +91,7 @@ def folder(source: Path, out: Path, defects: Path | None, masks: Path | None) ->
     said = _skipped(base, normal)
     if defects is None:
         return said
-    places = _place_defects(defects, out / "test")
+    places = _place_defects(_unwrapped(defects), out / "test")
     if not places:
         raise UserError(f"{defects} holds no images; leave --defects out or give the folder that they are in")
     bare = _place_masks(masks, places, out / "ground_truth") if masks else []
@@ -103,10 +103,7 @@ def known(source: Path, images: Path, truth: Path, masks: Path | None) -> list[s
 
     Copies to `images` and `truth`.
     """
-    base = source
-    while not _images(base) and len(_folders(base)) == 1 and not _images(_folders(base)[0]):
-        base = _folders(base)[0]
-    places = _place_defects(base, images)
+    places = _place_defects(_unwrapped(source), images)
     if not places:
         raise UserError(f"{source} holds no images; give the folder that the defective images are in")
     bare = _place_masks(masks, places, truth) if masks else [image.name for image in places]
@@ -140,6 +137,14 @@ def locate(source: Path, name: str, fits: Callable[[Path], bool], wanted: str) -
 def mask_name(mask: Path) -> str:
     """The canonical name of a mask that is called like its image, or that already ends in _mask."""
     return f"{mask.stem.removesuffix(MASK_ENDING)}{MASK_ENDING}{mask.suffix}"
+
+
+def _unwrapped(folder: Path) -> Path:
+    """The folder of the kinds' folders: archives often hold one that holds the rest. One kind keeps its name."""
+    base = folder
+    while not _images(base) and len(_folders(base)) == 1 and not _images(_folders(base)[0]):
+        base = _folders(base)[0]
+    return base
 
 
 def _place_defects(defects: Path, folder: Path) -> dict[Path, str]:

@@ -157,6 +157,22 @@ def test_a_mask_is_defective_above_127(tmp_path: Path) -> None:
     np.testing.assert_array_equal(deep, mask)
 
 
+def test_what_is_transparent_in_a_mask_is_not_defective(tmp_path: Path) -> None:
+    painted = np.zeros((8, 9, 4), np.uint8)
+    painted[2:4, 5:7] = 255
+    mask = read_mask(write(tmp_path / "m.png", painted), 8, 9)
+    assert mask.sum() == 4 and mask[2:4, 5:7].all()
+
+
+@pytest.mark.parametrize(("dtype", "value"), [(np.uint8, 1), (np.uint8, 127), (np.uint16, 255)])
+def test_a_mask_of_class_numbers_is_refused_and_an_empty_one_is_not(tmp_path: Path, dtype: type, value: int) -> None:
+    levels = np.zeros((8, 9, 1), dtype)
+    assert not read_mask(write(tmp_path / "empty.png", levels), 8, 9).any()
+    levels[2, 3] = value
+    with pytest.raises(UserError, match=rf"no value above {value} of \d+; export it with white"):
+        read_mask(write(tmp_path / "m.png", levels), 8, 9)
+
+
 def test_a_mask_of_another_size(tmp_path: Path) -> None:
     path = write(tmp_path / "m.png", picture(channels=1))
     with pytest.raises(UserError, match=r"48x40 but its image is 50x40"):

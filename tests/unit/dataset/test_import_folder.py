@@ -53,6 +53,17 @@ def test_a_folder_with_defects_and_masks(tmp_path: Path, data: Path) -> None:
     assert (manifest.loc[["test/good/photo 95 é.png", "test/good/photo 96 é.png"], "label"] == 0).all()
 
 
+def test_a_folder_around_the_defects_is_no_kind(tmp_path: Path, data: Path) -> None:
+    around = tmp_path / "download" / "bad"
+    photos(around / "crack", 2, 70)
+    photos(around / "good", 2, 95)
+    counts = import_folder(photos(tmp_path / "ok"), data, "nut", SETTINGS, defects=around.parent).counts
+    assert counts == {"train/good": 60, "test/crack": 2, "test/good": 2}
+    photos(tmp_path / "one" / "crack", 2, 70)
+    counts = import_folder(tmp_path / "ok", data, "bolt", SETTINGS, defects=tmp_path / "one").counts
+    assert counts == {"train/good": 60, "test/crack": 2}, "a single kind keeps its name"
+
+
 def test_masks_that_fit_no_image_two_images_or_one_twice(tmp_path: Path, data: Path) -> None:
     ok, bad = photos(tmp_path / "ok"), photos(tmp_path / "bad", 2, 70)
 
