@@ -21,7 +21,7 @@ from components.arrays import evenly, new_images, to_channels, unit
 from components.dataset.images import read_image, read_mask, resize, resize_mask
 from components.dataset.known_defects import PART, check_known, list_known
 from components.dataset.manifest import build_manifest, check
-from components.dataset.split import assign_parts
+from components.dataset.split import assign_parts, judged
 from components.settings import Augment, Settings
 
 DEEP = 10  # bits at least of a camera of more than 8: `white` above 255 says that a category is of such a one
@@ -58,7 +58,7 @@ def run(root: Path, settings: Settings) -> None:
     """Write manifest.csv, images-{train,plain,val,calib}.npy (N, S, S, C) and summary.json.
 
     `plain` are the images of train and val without augmentation, at most PLAIN of them, evenly drawn; those of train
-    alone where there is no test image, since `val` then takes the place of the normal ones (evaluate/protocol.py).
+    alone where an evaluation judges `val` for want of good test images.
 
     `white` in the summary is the value of full white (white_of). Where the category has known defects they are in the
     manifest too, and images-known.npy and masks-known.npy (N, S, S), empty where nobody has drawn a mask, hold them in
@@ -74,7 +74,7 @@ def run(root: Path, settings: Settings) -> None:
     normals = manifest[(manifest.label == 0) & (manifest.part != "test")]
     channels = 1 if (normals.channels == 1).all() else 3
     white = white_of(normals)
-    plain = ["train", "val"] if (manifest.part == "test").any() else ["train"]
+    plain = ["train"] if "val" in set(judged(manifest).part) else ["train", "val"]
     out = stage.fresh_folder(root, settings.category, "augment")
     counts, dtype = {}, np.dtype(np.uint16 if white > 255 else np.uint8)
     for part in ("train", "plain", "val", "calib"):

@@ -137,7 +137,7 @@ def eta_table(
     def difference(seen: tuple[torch.Tensor, torch.Tensor], eta: float) -> tuple[np.ndarray, float]:
         codes, reference = seen
         restored = restore(detector.prior, codes, eta, config.neighbour_rule, coarse=model.coarse(codes)).codes
-        replaced = float((restored != codes).double().mean())
+        replaced = float((restored != codes).float().mean())
         expected = model.expected(restored)
         if detector.over_features:
             residual = (reference - expected).square().mean(1).sqrt()
@@ -212,9 +212,10 @@ def score_table(
     config = settings.calibrate
     area = min_area(config, normals.shape[1])
     rows: dict[str, dict[str, Any]] = {name: {"score": name} for name in detector.scores}
+    places = evenly(len(normals), config.negatives)
     for kind, painter in HARD.items():
-        negatives, masks = make(normals[evenly(len(normals), config.negatives)], painter, white, settings.seed + 1)
-        maps = folds.look(held_out, negatives, white, f"calibrate@{settings.category} {kind}")
+        negatives, masks = make(normals[places], painter, white, settings.seed + 1)
+        maps = folds.look(held_out, negatives, white, f"calibrate@{settings.category} {kind}", places)
         for name, row in rows.items():
             scored = detector.score(maps, name)
             own = [area_score(m, area) for m in scored]

@@ -54,14 +54,20 @@ def residuals(detector: Detector, images: np.ndarray | Images, white: float, nam
         print(f"{name} {min(i + BATCH, len(images))}/{len(images)}", flush=True)
 
 
-def look(detectors: Sequence[Detector], images: np.ndarray, white: float, name: str) -> dict[str, np.ndarray]:
-    """Base maps float32 (N, S, S) of images (N, S, S, C), the i-th by detector i modulo their number; a painted
-    image stands where its original stood."""
+def look(
+    detectors: Sequence[Detector], images: np.ndarray, white: float, name: str, places: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Base maps float32 (N, S, S) of images (N, S, S, C), each by the detector of its place modulo their number.
+
+    `places` (N,) are those of a painted image's original among the normals, by default 0..N-1: it is looked at with
+    statistics that its original had no part in.
+    """
     device = next(detectors[0].vqvae.parameters()).device
     maps: dict[str, np.ndarray] = {}
     done = 0
+    at = np.arange(len(images)) if places is None else places
     for k, detector in enumerate(detectors):
-        indices = np.arange(k, len(images), len(detectors))
+        indices = np.flatnonzero(at % len(detectors) == k)
         for some in np.array_split(indices, -(-len(indices) // BATCH)) if len(indices) else ():
             for key, value in detector.look(to_tensor(images[some], white, device))[0].items():
                 maps.setdefault(key, np.empty((len(images), *value.shape[1:]), np.float32))[some] = value

@@ -45,11 +45,12 @@ class Known:
 
     def measure(self, maps: np.ndarray, usual: Sequence[float], area: int) -> dict[str, float]:
         """{"known_image": AUROC against the scores `usual` of normal images, "known_pixel": AUROC of the pixels of
-        the images with a mask, if there are any}, from score maps (N, S, S)."""
+        the images with a mask, where these differ}, from score maps (N, S, S)."""
         own = [area_score(m, area) for m in maps]
         found = {"known_image": auroc([0] * len(usual) + [1] * len(own), [*usual, *own])}
-        if self.marked.any():
-            found["known_pixel"] = auroc(self.masks[self.marked], maps[self.marked])
+        drawn = self.masks[self.marked]
+        if drawn.any() and not drawn.all():  # regions that cover their whole images tell no pixel from another
+            found["known_pixel"] = auroc(drawn, maps[self.marked])
         return found
 
     def caught(self, maps: np.ndarray, threshold: float, area: int) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from components.dataset.split import judged
 from components.errors import UserError
 from components.settings import read_params
 from flows import fixity
@@ -103,10 +104,7 @@ def test_identity(root: Path, state: State, evaluated_on: str) -> str:
     is equal.
     """
     manifest = tracking.read_manifest(root / "artifacts" / state.category)
-    rows = manifest[manifest["part"] == "test"]
-    if rows.empty:  # a category without test images is scored on the part that set no threshold
-        rows = manifest[manifest["part"] == "val"]
-    rows = rows.sort_values("path")
+    rows = judged(manifest).sort_values("path")
     digest, evaluate = hashlib.sha256(), state.lock["evaluate"]
     data = root / "data" / state.category
     for row in rows.to_dict("records"):

@@ -56,6 +56,14 @@ def assign_parts(manifest: pd.DataFrame, val_fraction: float, calib_fraction: fl
     return out
 
 
+def judged(manifest: pd.DataFrame) -> pd.DataFrame:
+    """What an evaluation scores: the test images, and where no normal one is among them the `val` part too, which
+    stopped the training but set no threshold. Without it nothing would say how often a good part is refused."""
+    test = manifest["part"] == "test"
+    normal = (test & (manifest["label"] == 0)).any()
+    return manifest[test if normal else test | (manifest["part"] == "val")]
+
+
 def more_for(missing: int, fraction: float, doubt: float = 0.01) -> int:
     """Images to add until `missing` of them or more fall into a part of that `fraction`, but for a chance `doubt`."""
     count = missing

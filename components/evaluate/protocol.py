@@ -14,6 +14,7 @@ import pandas as pd
 from components import metrics
 from components.arrays import unit
 from components.dataset.images import read_image, read_mask
+from components.dataset.split import judged
 from components.inspector import Inspector
 from components.negatives import HARD, make, rectangle
 from components.settings import Evaluate
@@ -34,16 +35,12 @@ class Case:
 
 
 def cases(data: Path, manifest: pd.DataFrame, inspector: Inspector, seed: int) -> tuple[bool, list[Case]]:
-    """The test images; or, where no real defect is known, held-out normals and defects painted on them.
-
-    Returns whether the second holds. Held out are test/good, and where that is empty too the `val` part,
-    which stopped the training but set no threshold.
-    """
-    test = manifest[manifest.part == "test"]
-    if (test.label == 1).any():
-        return False, [_real(data, row) for _, row in test.iterrows()]
-    normal = test if len(test) else manifest[manifest.part == "val"]
-    paths = [str(path) for path in normal.path]
+    """The images that are `judged`, in the manifest's order; where no real defect is among them, also defects painted
+    on each. Returns whether the second holds."""
+    rows = judged(manifest)
+    if (rows.label == 1).any():
+        return False, [_real(data, row) for _, row in rows.iterrows()]
+    paths = [str(path) for path in rows.path]
     found = [Case(path, 0, "good", partial(_read, data / path, None)) for path in paths]
     for kind in PAINTERS:
         found += [
@@ -106,12 +103,13 @@ def measure(
 
 def absent(scores: pd.DataFrame, measured: dict[str, float]) -> dict[str, str]:
     """Which metrics these images cannot give, and why: a gate tells that from one that failed."""
-    if not (scores.label == 1).any():
+    defective = scores.label == 1
+    if not defective.any():
         reason = "no defective image"
-    elif not (scores.mask_known[scores.label == 1] == 1).any():
+    elif not (scores.mask_known[defective] == 1).any():
         reason = "no defective image has a mask"
     else:
-        reason = "no normal image" if not (scores.label == 0).any() else "not defined on these images"
+        reason = "not defined on these images"
     return {name: reason for name, value in measured.items() if math.isnan(value)}
 
 
@@ -121,7 +119,7 @@ def pixel_metrics(maps: np.ndarray, masks: np.ndarray, threshold: float, config:
         "pixel_auroc": metrics.auroc(masks, maps),
         "aupro_30": metrics.aupro(maps, masks, config.aupro_limit),
         "pro": metrics.pro(maps, masks, threshold),
-        "pixel_f1": metrics.f1(masks, maps > threshold),
+        "pixel_f1": metrics.f1(masks, maps > threshold) if masks.any() else float("nan"),
     }
 
 

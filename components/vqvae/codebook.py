@@ -114,6 +114,6 @@ class Codebook(nn.Module):
 
 def usage(indices: Tensor, size: int) -> tuple[int, float]:
     """How many codes occur in `indices`, and their perplexity exp(H), between 1 and `size`."""
-    share = torch.bincount(indices.flatten(), minlength=size).double() / indices.numel()
+    share = torch.bincount(indices.flatten().cpu(), minlength=size).double() / indices.numel()
     used = share[share > 0]
     return len(used), float(torch.exp(-(used * used.log()).sum()))

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components import known_defects
+from components import folds, known_defects
+from components.arrays import evenly
 from components.calibrate import choose_eta
 from components.errors import UserError
 from components.restore import Restoration
@@ -152,3 +153,29 @@ def test_known_defects_are_drawn_evenly_and_counted_above_the_threshold():
     caught = everything.caught(maps, threshold=6.0, area=16)
     assert list(caught.path[caught.caught]) == ["7.png", "8.png", "9.png"]
     assert known_defects.summary(everything, caught) == {"given": 10, "images": 10, "with_mask": 5, "caught": 3}
+
+
+def test_regions_that_cover_their_whole_images_say_nothing_of_pixels():
+    rows = pd.DataFrame({"path": ["a"], "defect": ["wrong part"]})
+    known = known_defects.Known(np.zeros((1, 8, 8, 1), np.uint8), np.ones((1, 8, 8), bool), rows, 1)
+    assert known.measure(np.ones((1, 8, 8), np.float32), [0.0, 0.5], 1) == {"known_image": 1.0}
+
+
+@pytest.mark.parametrize("count", [7, 59, 114])
+def test_a_painted_image_is_looked_at_without_its_originals_fold(count):
+    places = evenly(count, 48)
+
+    class Seen(torch.nn.Module):
+        def __init__(self, fold):
+            super().__init__()
+            self.fold, self.weight = fold, torch.nn.Parameter(torch.zeros(1))
+
+        @property
+        def vqvae(self):
+            return self
+
+        def look(self, image):
+            return {"fold": np.full((len(image), 1, 1), self.fold, np.float32)}, None
+
+    maps = folds.look([Seen(k) for k in range(5)], np.zeros((len(places), 2, 2, 1), np.uint8), 255.0, "test", places)
+    assert (maps["fold"][:, 0, 0] == places % 5).all()
