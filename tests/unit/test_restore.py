@@ -1,5 +1,6 @@
 """Restoration equals the naive raster loop, code for code."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -82,6 +83,16 @@ def test_a_grid_with_no_unlikely_code_costs_one_pass():
     result = restore(prior, z, 0.0)
     assert result.passes == 1
     assert torch.equal(result.codes, z)
+
+
+def test_passes_are_the_mean_over_the_images():
+    prior, eta = small_prior(1), 1 / 7 - 1e-6  # the likeliest of seven codes is never below
+    z = torch.randint(7, (1, 6, 6))
+    dirty = restore(prior, z, eta, neighbour_rule=False)
+    clean = restore(prior, dirty.codes, eta, neighbour_rule=False)
+    assert dirty.passes > clean.passes == 1
+    both = restore(prior, torch.cat([z, dirty.codes]), eta, neighbour_rule=False)
+    assert both.passes == pytest.approx((dirty.passes + 1) / 2)
 
 
 def test_an_image_does_not_depend_on_its_batch():
