@@ -53,6 +53,7 @@ class VQVAE:
     allocation: str  # fixed: a code for every position; context: one for four where there is little to tell (pixels)
     budget: float  # share of positions with a code of their own that `context` aims at, more in rich regions
     budget_weight: float  # of the loss of leaving that budget
+    zoom: float  # how much larger the frozen network sees the image, 1 to 4 (features)
     downsample: int  # image side over grid side, a power of two
     channels: int  # of the hidden layers; the first, at the largest size, has half
     residual_blocks: int  # in the encoder, and as many in the decoder
@@ -155,6 +156,7 @@ SHARES = (
     ("calibrate", "false_alarms"),
 )  # fmt: skip
 COARSEST = 16  # pixels of the coarsest cell of the features
+LARGEST_ZOOM = 4  # beyond, a cell of the finest layer is smaller than a pixel
 
 
 def find_root(start: Path | None = None) -> Path:
@@ -230,6 +232,8 @@ def check_together(settings: Settings, where: str) -> None:
     down = vqvae.downsample
     if down < 2 or down & (down - 1):
         raise UserError(f"{where} vqvae.downsample is {down}; it must be a power of two, 2 or more")
+    if not 1 <= vqvae.zoom <= LARGEST_ZOOM:
+        raise UserError(f"{where} vqvae.zoom is {vqvae.zoom:g}; it must be 1 to {LARGEST_ZOOM}")
     context = vqvae.allocation == "context"
     cell = COARSEST if vqvae.latent == FEATURES else 2 * down if context else down
     if size % cell:

@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from components import parallel
 from components.device import autocast
 from components.features.backbone import CHANNELS, Backbone
+from components.settings import COARSEST
 from components.settings import VQVAE as Config
 from components.vqvae.codebook import Codebook
 from components.vqvae.model import Residual, widths
 
 FEATURES = sum(CHANNELS.values())
+AT_ONCE = 4  # images in the backbone: the layers of more are so large that each is memory new from the system
 DRAWN = 8  # images of a batch that the picture decoder learns from: the picture is for eyes, its loss for no score
 PENCIL = 64  # hidden channels of the picture decoder
 
@@ -35,7 +37,7 @@ class FeatureVQVAE(nn.Module):
 
     def __init__(self, image_channels: int, config: Config) -> None:
         super().__init__()
-        self.downsample = config.downsample
+        self.downsample, self.zoom = config.downsample, config.zoom
         width = config.channels
         self.backbone = Backbone()
         self.register_buffer("mean", torch.zeros(FEATURES))
@@ -60,10 +62,15 @@ class FeatureVQVAE(nn.Module):
     @torch.no_grad()
     def features(self, x: Tensor) -> Tensor:
         """Images (B, C, S, S) in [0, 1] to standardised features float32 (B, F, s, s)."""
+        raw = torch.cat([self.raw(some) for some in x.split(AT_ONCE)])
+        return (raw - self.mean[:, None, None]) / self.scale[:, None, None]
+
+    def raw(self, x: Tensor) -> Tensor:
+        """The same before they are standardised."""
         side = x.shape[-1] // self.downsample
         # Half precision halves the backbone's time and is what training saw; all that follows is in single.
         with autocast(x.device):
-            layers = self.backbone(x).values()
+            layers = self.backbone(self.enlarged(x)).values()
         grown = []
         for layer in layers:
             # A place's features are the mean of its neighbourhood (PatchCore; Roth et al. 2022): one cell of
@@ -71,7 +78,15 @@ class FeatureVQVAE(nn.Module):
             at = layer if layer.shape[-1] <= side else F.adaptive_avg_pool2d(layer, side)
             at = F.interpolate(at.float(), size=(side, side), mode="bilinear", align_corners=False)
             grown.append(F.avg_pool2d(at, 3, 1, 1, count_include_pad=False))
-        return (torch.cat(grown, 1) - self.mean[:, None, None]) / self.scale[:, None, None]
+        return torch.cat(grown, 1)
+
+    def enlarged(self, x: Tensor) -> Tensor:
+        """Images (B, C, S, S) as the backbone sees them: `zoom` times as large, in whole cells of its coarsest layer.
+
+        A cell then covers fewer pixels and says more exactly where something is, also when the enlarging adds nothing.
+        """
+        side = COARSEST * round(self.zoom * x.shape[-1] / COARSEST)
+        return F.interpolate(x, size=(side, side), mode="bilinear", align_corners=False) if side != x.shape[-1] else x
 
     @torch.no_grad()
     def standardise(self, x: Tensor) -> None:

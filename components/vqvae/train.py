@@ -26,7 +26,7 @@ from components.vqvae.patches import CELL, PatchVQVAE
 VALIDATIONS = 30  # over the whole training
 SAMPLE = 64  # images that validate, and as many that say what the features' mean and scale are
 # What every model was before the settings named it.
-BEFORE = {"latent": "pixels", "allocation": "fixed", "budget": 1.0, "budget_weight": 0.0}
+BEFORE = {"latent": "pixels", "allocation": "fixed", "budget": 1.0, "budget_weight": 0.0, "zoom": 1.0}
 
 Model = VQVAE | FeatureVQVAE
 

@@ -122,6 +122,32 @@ def test_the_model_gives_codes_pictures_and_features_of_the_right_shape(channels
     assert model.features(x).shape == model.expected(codes).shape == (2, FEATURES, side, side)
 
 
+@given(zoom=st.floats(1, 4), cells=st.integers(1, 6))
+@settings(max_examples=30, deadline=None)
+def test_the_backbone_sees_whole_cells_about_zoom_times_as_many(zoom, cells):
+    model = FeatureVQVAE(1, dataclasses.replace(CONFIG, zoom=zoom))
+    side = 16 * cells
+    seen = model.enlarged(torch.full((1, 1, side, side), 0.25)).shape[-1]
+    assert seen % 16 == 0
+    assert abs(seen - zoom * side) <= 8
+    if seen == side:
+        x = torch.rand(1, 1, side, side)
+        assert torch.equal(model.enlarged(x), x)
+
+
+def test_enlarged_images_give_as_many_places(weights):
+    """Seen twice as large, a picture has the features of its enlargement, averaged to the same grid."""
+    model = FeatureVQVAE(3, dataclasses.replace(CONFIG, zoom=2.0))
+    model.backbone.load_state_dict(backbone.pretrained().state_dict())
+    x = torch.rand(1, 3, 64, 64)
+    seen = model.features(x)
+    assert seen.shape == (1, FEATURES, 8, 8)
+    large = F.interpolate(x, size=(128, 128), mode="bilinear", align_corners=False)
+    plain = FeatureVQVAE(3, dataclasses.replace(CONFIG, downsample=16))
+    plain.backbone.load_state_dict(backbone.pretrained().state_dict())
+    assert torch.equal(seen, plain.features(large))
+
+
 def test_features_are_standardised_and_the_backbone_stays_as_it_is(weights):
     torch.manual_seed(0)
     model = FeatureVQVAE(3, CONFIG)

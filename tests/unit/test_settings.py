@@ -148,6 +148,8 @@ def test_the_root_is_the_nearest_workspace_above(root: Path, tmp_path_factory: p
         ("vqvae", {"steps": 0}, r"vqvae.steps is 0; it must be 1 or more"),
         ("prior", {"heads": 3}, r"prior.channels is 64; it must be a multiple of prior.heads, 3"),
         ("prior", {"dropout": 1.0}, r"prior.dropout is 1.0; it is a share and must be below 1"),
+        ("vqvae", {"zoom": 0.5}, r"zoom is 0.5; it must be 1 to 4"),
+        ("vqvae", {"zoom": 5}, r"zoom is 5; it must be 1 to 4"),
         ("prior", {"orders": 3}, r"orders is 3; it must be 1, 2 or 4"),
         ("calibrate", {"etas": [0.1, -0.1]}, r"etas is \(0.1, -0.1\); it must be 0 or more"),
         (

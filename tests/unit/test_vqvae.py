@@ -11,7 +11,7 @@ from components.settings import VQVAE as Config
 from components.vqvae.codebook import Codebook, usage
 from components.vqvae.model import VQVAE
 
-CONFIG = Config("pixels", "fixed", 0.5, 1.0, 4, 8, 2, 16, 4, "ema", 0.25, 0.9, 0.05, 1, 1, learning_rate=1.0)
+CONFIG = Config("pixels", "fixed", 0.5, 1.0, 1.0, 4, 8, 2, 16, 4, "ema", 0.25, 0.9, 0.05, 1, 1, learning_rate=1.0)
 
 
 @pytest.mark.parametrize("downsample", [2, 4, 8])
