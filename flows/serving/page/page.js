@@ -13,20 +13,32 @@ const short = (value) => (value !== 0 && Math.abs(value) < 1e-3 ? value.toExpone
 const entries = [];
 const waiting = [];
 const kept = [];
+const cards = new Map(); // of each model that served while the page was open
 let card, current, reference, running = 0;
 
 async function start() {
   try {
-    card = await api.model();
+    await renew();
   } catch (refused) {
     told(refused);
     return;
   }
   $("unlock").hidden = true;
   $("problem").textContent = "";
+}
+
+async function renew() {
+  card = await api.model();
+  cards.set(card.model, card);
   $("category").textContent = card.category;
   document.title = `Kintsugi inspection: ${card.category}`;
   $("model").replaceChildren(`${card.model}, threshold ${short(card.threshold)}, `, link(card, "its audit"));
+}
+
+// The card of the model that answered; after a promotion or a rollback it is not the one that the page has.
+async function cardOf(model) {
+  if (model !== card?.model) await renew();
+  return cards.get(model);
 }
 
 function link({ audit }, text) {
@@ -94,8 +106,10 @@ async function inspect(entry) {
     if (entry.reference) asked.push(api.compare(entry.file, entry.reference));
     const [answer, comparison] = await Promise.all(asked);
     const judged = comparison ?? answer;
+    const under = await cardOf(judged.model);
+    if (!under || answer.model !== judged.model) return inspect(entry); // the model changed in between
     const verdict = judged.score > judged.threshold ? "defective" : "normal";
-    Object.assign(entry, { answer, judged, verdict, error: null });
+    Object.assign(entry, { answer, judged, verdict, card: under, error: null });
     const word = comparison ? comparison.verdict : verdict;
     entry.item.textContent = `${entry.name}: ${word}, ${short(judged.score)}`;
     remember(entry);
@@ -150,7 +164,7 @@ async function show(entry) {
 
 // The picture at the slider's threshold.
 function follow() {
-  const { answer, judged, map, pictures } = current;
+  const { answer, judged, map, pictures, card } = current;
   const threshold = Number($("threshold").value);
   const { mask, found } = regions(map, threshold, card.min_area);
   draw.paint($("input"), pictures.input, answer.size, mask);
