@@ -179,6 +179,32 @@ def test_everything_can_be_done_from_the_keyboard(page: Page) -> None:
     assert outline != ["none", "none"]  # whoever uses the keyboard sees where they are
 
 
+def test_a_place_is_asked_about_from_the_keyboard(page: Page) -> None:
+    send(page, FILE)
+    expect(page.locator("#regions button").first).to_be_visible()
+    for canvas in ("#input", "#heat"):
+        plain = page.locator(canvas).evaluate("c => c.toDataURL()")
+        page.locator("#reset" if canvas == "#input" else "#input").focus()
+        page.keyboard.press("Tab")
+        focused = page.locator(f"{canvas}:focus-visible")
+        assert "Arrow keys" in (focused.get_attribute("aria-label") or "")
+        assert focused.evaluate("c => getComputedStyle(c).outlineStyle") != "none"
+        for _ in range(40):
+            page.keyboard.press("ArrowUp")
+            page.keyboard.press("ArrowLeft")
+        expect(page.locator("#place")).to_have_text("Crosshair at row 0, column 0; Enter asks why.")
+        corner = focused.evaluate("c => c.toDataURL()")
+        page.keyboard.press("ArrowRight")
+        assert len({plain, corner, focused.evaluate("c => c.toDataURL()")}) == 3  # it is seen, and seen to move
+        if canvas == "#heat":
+            page.keyboard.press("ArrowDown")
+        page.keyboard.press("Enter")
+        row = 1 if canvas == "#heat" else 0
+        expect(page.locator("#whytitle")).to_have_text(f"Why: row {row}, column 1")
+    page.locator("#threshold").focus()
+    assert page.locator("#heat").evaluate("c => c.toDataURL()") == plain  # nothing lies over the picture afterwards
+
+
 def test_contrast_labels_and_roles_hold(page: Page, address: str) -> None:
     send(page, FILE, TORN)
     page.locator("#regions button").first.click()
