@@ -90,11 +90,13 @@ class Admission:
 
 @dataclass(frozen=True)
 class Job:
-    """One image (H, W, 1 or 3) for one model, or any other call that needs the model to itself."""
+    """One image (H, W, 1 or 3) for one model, and what else of the model its answer needs; or any other call that needs
+    the model to itself."""
 
     work: Callable[[], Any] | None
     loaded: Loaded | None = None
     image: np.ndarray | None = None
+    then: Callable[[Inspection], object] | None = None
     future: Future[Any] = field(default_factory=Future)
 
 
@@ -119,9 +121,11 @@ class Batcher:
         self.jobs.put(STOP)
         self.thread.join()
 
-    def inspect(self, loaded: Loaded, image: np.ndarray) -> Future[Inspection]:
-        """What the model says of an image, some time later."""
-        job = Job(None, loaded, image)
+    def inspect(
+        self, loaded: Loaded, image: np.ndarray, then: Callable[[Inspection], object] | None = None
+    ) -> Future[Inspection]:
+        """What the model says of an image, some time later; `then` uses the model further and counts as its batch's."""
+        job = Job(None, loaded, image, then)
         self.jobs.put(job)
         return job.future
 
@@ -164,6 +168,9 @@ class Batcher:
         try:
             with self.admission.measured(len(batch)):
                 seen = loaded.inspector.inspect([job.image for job in batch if job.image is not None])
+                for job, one in zip(batch, seen, strict=True):
+                    if job.then is not None:
+                        job.then(one)
         except Exception as error:
             if len(batch) > 1:  # whichever image it was: the others are not to suffer for it
                 for job in batch:

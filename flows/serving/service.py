@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from functools import partial
 from typing import TypeVar
 
 import anyio.to_thread
@@ -67,7 +68,8 @@ class Service:
             except UserError as error:
                 self.telemetry.images.labels("unreadable").inc()
                 return error
-            seen = await asyncio.wrap_future(self.batcher.inspect(loaded, image))
+            make = partial(telling.make, include=include)
+            seen = await asyncio.wrap_future(self.batcher.inspect(loaded, image, make))
             self.scores.note(upload.name, loaded.model, seen)
             self.telemetry.images.labels("defective" if seen.anomalous else "normal").inc()
             return await asyncio.to_thread(

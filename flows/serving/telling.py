@@ -16,11 +16,18 @@ from flows.serving.follower import Loaded
 
 PICTURES = {one.value for one in Picture}
 TOP = 65535  # the highest level of a map
+MADE = {Include.reconstructed: "reconstructed", Include.restored: "restored", Include.codes: "restored_codes"}
 
 
 def audit_address(model: str) -> str:
     """Where this server shows the audit of production.<category>/<version>."""
     return f"/audit/{model.rpartition('/')[2]}"
+
+
+def make(seen: Inspection, include: Collection[Include]) -> None:
+    """Restore and draw what an answer is to include; the inspection keeps it, so that `answer` needs no model."""
+    for one in MADE.keys() & set(include):
+        getattr(seen, MADE[one])
 
 
 def answer(

@@ -10,6 +10,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
+from components.inspector import Inspector
+from flows.serving.follower import Loaded
 from tests.browser_fixture import chromium, running
 from tests.serving_fixture import Standing, noise, png, standing
 
@@ -177,6 +179,32 @@ def test_everything_can_be_done_from_the_keyboard(page: Page) -> None:
     assert outline != ["none", "none"]  # whoever uses the keyboard sees where they are
 
 
+def test_a_place_is_asked_about_from_the_keyboard(page: Page) -> None:
+    send(page, FILE)
+    expect(page.locator("#regions button").first).to_be_visible()
+    for canvas in ("#input", "#heat"):
+        plain = page.locator(canvas).evaluate("c => c.toDataURL()")
+        page.locator("#reset" if canvas == "#input" else "#input").focus()
+        page.keyboard.press("Tab")
+        focused = page.locator(f"{canvas}:focus-visible")
+        assert "Arrow keys" in (focused.get_attribute("aria-label") or "")
+        assert focused.evaluate("c => getComputedStyle(c).outlineStyle") != "none"
+        for _ in range(40):
+            page.keyboard.press("ArrowUp")
+            page.keyboard.press("ArrowLeft")
+        expect(page.locator("#place")).to_have_text("Crosshair at row 0, column 0; Enter asks why.")
+        corner = focused.evaluate("c => c.toDataURL()")
+        page.keyboard.press("ArrowRight")
+        assert len({plain, corner, focused.evaluate("c => c.toDataURL()")}) == 3  # it is seen, and seen to move
+        if canvas == "#heat":
+            page.keyboard.press("ArrowDown")
+        page.keyboard.press("Enter")
+        row = 1 if canvas == "#heat" else 0
+        expect(page.locator("#whytitle")).to_have_text(f"Why: row {row}, column 1")
+    page.locator("#threshold").focus()
+    assert page.locator("#heat").evaluate("c => c.toDataURL()") == plain  # nothing lies over the picture afterwards
+
+
 def test_contrast_labels_and_roles_hold(page: Page, address: str) -> None:
     send(page, FILE, TORN)
     page.locator("#regions button").first.click()
@@ -191,6 +219,37 @@ def test_contrast_labels_and_roles_hold(page: Page, address: str) -> None:
 def violations(page: Page) -> dict[str, str]:
     """Rules of accessibility that the page breaks, each with the first element that does."""
     return {one["id"]: one["nodes"][0]["html"] for one in Axe().run(page).response["violations"]}
+
+
+def test_each_image_is_judged_with_the_card_of_the_model_that_saw_it(browser: Browser, tmp_path: Path) -> None:
+    champion = standing(tmp_path)
+    with running(champion) as address, browser.new_context() as context:
+        page = context.new_page()
+        page.set_default_timeout(WAIT)
+        page.goto(address)
+        send(page, FILE)
+        shown = page.locator("#regions button")
+        expect(shown.first).to_be_visible()
+        before = shown.all_inner_texts()
+        assert before
+
+        promoted = Inspector.load(tmp_path / "package")
+        promoted.min_area = 10**6  # no region is as large as that
+        promoted.calibration["map_low"] = -100.0  # and its heat map is another
+        champion.loaded = Loaded("production.brick/8", promoted)
+        page.locator("#files").set_input_files([FILE | {"name": "later.png"}])
+        expect(page.locator("#status")).to_contain_text("2 of 2")
+        old = page.locator("#heat").evaluate("c => c.toDataURL()")
+        page.get_by_role("button", name="later.png").click()
+        expect(page.locator("#by")).to_have_text("production.brick/8")
+        expect(page.locator("#model")).to_contain_text("production.brick/8")
+        expect(shown).to_have_count(0)
+        assert page.locator("#heat").evaluate("c => c.toDataURL()") != old
+
+        page.get_by_role("button", name="part.png").click()  # looked at again, it is what it was
+        expect(page.locator("#by")).to_have_text("production.brick/7")
+        assert shown.all_inner_texts() == before
+        assert page.locator("#heat").evaluate("c => c.toDataURL()") == old
 
 
 def test_a_server_with_a_key_asks_for_it(browser: Browser, served: Standing) -> None:

@@ -69,7 +69,24 @@ function outline(context, mask, size) {
       }
     }
   }
-  for (const [style, width] of [["#000", 5], ["#fff", 2]]) {
+  stroke(context, path, "#fff");
+}
+
+// Lines to the four sides from a frame round one of the cells, of which grid lie in a row.
+export function crosshair(canvas, { row, column }, grid) {
+  const side = canvas.width, cell = side / grid, x = column * cell, y = row * cell;
+  const path = new Path2D();
+  path.rect(x, y, cell, cell);
+  for (const [ax, ay, bx, by] of [[0, y + cell / 2, x, y + cell / 2], [x + cell, y + cell / 2, side, y + cell / 2],
+    [x + cell / 2, 0, x + cell / 2, y], [x + cell / 2, y + cell, x + cell / 2, side]]) {
+    path.moveTo(ax, ay);
+    path.lineTo(bx, by);
+  }
+  stroke(canvas.getContext("2d"), path, "#ffdc50");
+}
+
+function stroke(context, path, colour) {
+  for (const [style, width] of [["#000", 5], [colour, 2]]) {
     context.strokeStyle = style;
     context.lineWidth = width;
     context.stroke(path);

@@ -4,29 +4,43 @@ import * as api from "./api.js";
 import * as draw from "./draw.js";
 import { chosen, dropped, ofFolder } from "./files.js";
 import { decode, regions } from "./maps.js";
+import { mark, place, pointing } from "./pointing.js";
 
 const AT_ONCE = 4; // images on their way; the server makes batches of them
 const KEPT = 24; // answers with pictures that are kept; an older one is asked for again when it is looked at
 const $ = (id) => document.getElementById(id);
 const short = (value) => (value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential(1) : value.toPrecision(4));
 
+const PLACES = ["input", "heat"].map($); // pictures whose places may be asked about
 const entries = [];
 const waiting = [];
 const kept = [];
+const cards = new Map(); // of each model that served while the page was open
 let card, current, reference, running = 0;
 
 async function start() {
   try {
-    card = await api.model();
+    await renew();
   } catch (refused) {
     told(refused);
     return;
   }
   $("unlock").hidden = true;
   $("problem").textContent = "";
+}
+
+async function renew() {
+  card = await api.model();
+  cards.set(card.model, card);
   $("category").textContent = card.category;
   document.title = `Kintsugi inspection: ${card.category}`;
   $("model").replaceChildren(`${card.model}, threshold ${short(card.threshold)}, `, link(card, "its audit"));
+}
+
+// The card of the model that answered; after a promotion or a rollback it is not the one that the page has.
+async function cardOf(model) {
+  if (model !== card?.model) await renew();
+  return cards.get(model);
 }
 
 function link({ audit }, text) {
@@ -94,8 +108,10 @@ async function inspect(entry) {
     if (entry.reference) asked.push(api.compare(entry.file, entry.reference));
     const [answer, comparison] = await Promise.all(asked);
     const judged = comparison ?? answer;
+    const under = await cardOf(judged.model);
+    if (!under || answer.model !== judged.model) return inspect(entry); // the model changed in between
     const verdict = judged.score > judged.threshold ? "defective" : "normal";
-    Object.assign(entry, { answer, judged, verdict, error: null });
+    Object.assign(entry, { answer, judged, verdict, card: under, error: null });
     const word = comparison ? comparison.verdict : verdict;
     entry.item.textContent = `${entry.name}: ${word}, ${short(judged.score)}`;
     remember(entry);
@@ -150,11 +166,11 @@ async function show(entry) {
 
 // The picture at the slider's threshold.
 function follow() {
-  const { answer, judged, map, pictures } = current;
+  const { judged, map, card } = current;
   const threshold = Number($("threshold").value);
   const { mask, found } = regions(map, threshold, card.min_area);
-  draw.paint($("input"), pictures.input, answer.size, mask);
-  draw.paintHeat($("heat"), pictures.input, map, current.reference ? 0 : card.map_low, judged.threshold, mask);
+  current.mask = mask;
+  paint();
   $("level").textContent = short(threshold);
   const moved = Math.abs(threshold - judged.threshold) > 1e-6 * Math.abs(judged.threshold);
   const words = current.reference ? ["different", "same"] : ["defective", "normal"];
@@ -163,21 +179,31 @@ function follow() {
   $("regions").replaceChildren(...found.map(listed));
 }
 
+function paint() {
+  const { answer, judged, map, pictures, card, mask } = current;
+  draw.paint($("input"), pictures.input, answer.size, mask);
+  draw.paintHeat($("heat"), pictures.input, map, current.reference ? 0 : card.map_low, judged.threshold, mask);
+  mark(PLACES, view().grid);
+}
+
 function listed(region, index) {
   const button = document.createElement("button");
   button.type = "button";
   button.textContent = `Region ${index + 1}: ${region.area} pixels at ${region.x}, ${region.y}, up to ${short(region.score)}`;
-  button.addEventListener("click", () => explain(region.peak));
+  button.addEventListener("click", () => explain(place(region.peak, view())));
   const item = document.createElement("li");
   item.append(button);
   return item;
 }
 
-// The place of the map under x, y: what the prior expected there.
-async function explain({ x, y }) {
-  const entry = current, { answer } = entry;
-  const { codes, restored } = answer.codes, cell = answer.size / codes.length;
-  const row = Math.floor(y / cell), column = Math.floor(x / cell);
+// The size of what is shown and how many codes lie in a row of it; nothing while it is on its way.
+function view() {
+  return current?.pictures && { size: current.answer.size, grid: current.answer.codes.codes.length };
+}
+
+// What the prior expected at a place.
+async function explain({ row, column }) {
+  const entry = current, { answer } = entry, { codes, restored } = answer.codes;
   try {
     const reason = await api.explain({ model: answer.model, codes, restored, row, column });
     if (current === entry) await explained(reason, row, column);
@@ -223,12 +249,10 @@ $("unlock").addEventListener("submit", (event) => {
   api.useKey($("key").value);
   start();
 });
-for (const name of ["input", "heat"]) {
-  $(name).addEventListener("click", (event) => {
-    const share = current.answer.size / event.target.clientWidth;
-    explain({ x: Math.min(event.offsetX * share, current.answer.size - 1), y: Math.min(event.offsetY * share, current.answer.size - 1) });
-  });
-}
+pointing(PLACES, { view, asked: explain, moved: ({ row, column }) => {
+  $("place").textContent = `Crosshair at row ${row}, column ${column}; Enter asks why.`;
+  paint(); // and no more than that: a new list of regions would take the button from under the mouse
+} });
 for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
   document.addEventListener(kind, (event) => {
     event.preventDefault(); // or the browser would open the file in place of the page
