@@ -65,13 +65,15 @@ def ingest(
     quarantine/<category>, each with a JSON of the same name that says why. An ingest that a crash left
     unfinished is finished first. Raises UserError while another process ingests or retrains the category,
     for an unknown category, and when a remote does not answer; decisions taken are then kept. A branch that cannot be,
-    or a landing folder that images may not be moved out of, is refused before anything moves.
+    and a landing folder that holds the workspace's own files or that images may not be moved out of, are refused before
+    anything moves.
     """
     dataset = settings.load(root, category).dataset
     wanted = plant.load(root, category)
     where = wanted.landing(root, category) if place is None else str(place)
     if place is not None and not landing.is_remote(where) and not landing.folder_of(where).is_dir():
         raise UserError(f"{where} is no folder; name the one where new images land")
+    landing.check_apart(root, where)
     versioning.check(root)
     target = _branch(root, wanted.ingest.branch if branch is None else branch)
     with journal.alone(root, category):

@@ -18,10 +18,16 @@ from typing import Any
 
 from components.dataset.manifest import CLUTTER
 from components.errors import UserError
+from flows import fixity
 from flows.ingest import files, journal
 
 EXTRAS = {"s3": "s3", "s3a": "s3"}  # protocol -> the extra of this package that can open it
 AHEAD = 3600.0  # seconds that a file server's clock may be ahead of ours
+# Folders of a workspace that hold its code, its images and what was made of them.
+OWN = (
+    ".dvc", ".git", ".kintsugi", ".venv", "artifacts", "audit", "benchmarks", "checkpoints", "components", "data",
+    "docs", "flows", "held", "infra", "mlartifacts", "mlflow", "quarantine", "remote", "settings", "tests",
+)  # fmt: skip
 LONGEST = 200  # bytes of one part of a name that a local file can have, with room for an ending
 
 
@@ -43,6 +49,25 @@ def is_remote(place: str) -> bool:
 def folder_of(place: str) -> Path:
     """The folder that a local place names."""
     return Path(place.removeprefix("file://")).expanduser().resolve()
+
+
+def check_apart(root: Path, place: str) -> None:
+    """Raise UserError unless the place may be emptied: it is none of the workspace's own folders, nor around one.
+
+    Links are followed on both sides: `data` may be one, or a category in it, and DVC's cache may be anywhere.
+    """
+    if is_remote(place):
+        return
+    base = folder_of(place)
+    own = [*(root / name for name in OWN), *(root / "data").glob("*")]
+    own += [folder for _, folder in fixity.Objects.of(root).folders]
+    real = [folder.resolve() for folder in own]
+    around = any(folder.is_relative_to(base) for folder in (root.resolve(), *real))
+    if around or any(base.is_relative_to(folder) for folder in real):
+        raise UserError(
+            f"{base} holds files of the workspace itself, and an ingest moves away all that it finds; "
+            "name a folder where nothing but new images lands"
+        )
 
 
 def waiting(root: Path, category: str, place: str) -> list[Waiting]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -321,6 +322,59 @@ def test_a_landing_folder_that_may_not_be_emptied(root: Path, monkeypatch: pytes
         with pytest.raises(PassingError, match=f"^{image} may not be moved or written .Permission denied.; mend"):
             plants.ingest(root)
     assert len(plants.ingest(root).accepted) == 1 and journal.read(root, "brick") is None
+
+
+OWN = (".", "..", "data", "data/brick/train/good", "held/brick", "quarantine", "settings", "link", ".dvc/cache")
+
+
+def everything(root: Path) -> dict[str, str]:
+    """Path -> sha256 of each file, but what ingest and git note for themselves."""
+    paths = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
+    return {str(path): files.sha256(root / path) for path in paths if path.parts[0] not in (".kintsugi", ".git")}
+
+
+@pytest.mark.parametrize("by", ["command", "setting"])
+@pytest.mark.parametrize("place", OWN)
+def test_what_is_the_workspaces_own_is_no_landing_place(
+    root: Path, place: str, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("held/brick/odd.png", "quarantine/brick/odd.png", ".dvc/cache/files/md5/00/11"):
+        plants.settled(plants.save(root / "scratch.png", plants.defective(1)).rename(made(root / name)))
+    (root / "link").symlink_to("data/brick/train/good")
+    before = everything(root)
+    if by == "setting":
+        yaml = (root / plant.FILE).read_text()
+        (root / plant.FILE).write_text(yaml.replace("landing: landing/{category}", f"landing: {place}"))
+        before[plant.FILE] = files.sha256(root / plant.FILE)
+    monkeypatch.chdir(root)
+    with pytest.raises(UserError, match="holds files of the workspace itself, and an ingest"):
+        ingest.ingest(
+            root, "brick", Path(place) if by == "command" else None, scorer=plants.champion, validator=plants.validator
+        )
+    assert everything(root) == before and journal.read(root, "brick") is None
+
+
+def test_data_and_cache_that_are_links_are_the_workspaces_own_too(root: Path, tmp_path: Path) -> None:
+    """A disk of their own for images and cache, which what lands may share, but not around them."""
+    disk = tmp_path / "disk"
+    shutil.move(root / "data/brick", made(disk / "brick"))
+    (root / "data/brick").symlink_to(disk / "brick")
+    (root / ".dvc/config.local").write_text(f"[cache]\n    dir = {disk / 'cache'}\n")
+    plants.settled(plants.save(root / "scratch.png", plants.texture(2000)).rename(made(disk / "new/n.png")))
+    (disk / "cache").mkdir()
+    before = everything(disk)
+    for place in (disk, disk / "brick/train/good", disk / "cache"):
+        with pytest.raises(UserError, match="holds files of the workspace itself"):
+            ingest.ingest(root, "brick", place, scorer=plants.champion, validator=plants.validator)
+    assert everything(disk) == before
+    report = ingest.ingest(root, "brick", disk / "new", scorer=plants.champion, validator=plants.validator)
+    assert [fate.name for fate in report.accepted] == ["n.png"]
+
+
+def made(path: Path) -> Path:
+    """The path, with a folder for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def test_wrong_landing_and_category(root: Path) -> None:
