@@ -65,8 +65,8 @@ def ingest(
     quarantine/<category>, each with a JSON of the same name that says why. An ingest that a crash left
     unfinished is finished first. Raises UserError while another process ingests or retrains the category,
     for an unknown category, and when a remote does not answer; decisions taken are then kept. A branch that cannot be,
-    and a landing folder that holds the workspace's own files or that images may not be moved out of, are refused before
-    anything moves.
+    a data/ that lacks whole categories, and a landing folder that holds the workspace's own files or that images may
+    not be moved out of, are refused before anything moves.
     """
     dataset = settings.load(root, category).dataset
     wanted = plant.load(root, category)
@@ -75,6 +75,7 @@ def ingest(
         raise UserError(f"{where} is no folder; name the one where new images land")
     landing.check_apart(root, where)
     versioning.check(root)
+    versioning.check_complete(root)
     target = _branch(root, wanted.ingest.branch if branch is None else branch)
     with journal.alone(root, category):
         report = resume(root, category, target)
@@ -109,6 +110,7 @@ def release(
         raise UserError("a release is signed: say who decides (--by) and why (--why)")
     settings.load(root, category)
     versioning.check(root)
+    versioning.check_complete(root)
     target = _branch(root, plant.load(root, category).ingest.branch if branch is None else branch)
     folder = (root / "held" / category).resolve()
     with journal.alone(root, category):

@@ -21,7 +21,7 @@ from flows.ingest import files, journal, judge
 from flows.ingest.files import PassingError
 from flows.server import exclusive
 from tests import plant_fixture as plants
-from tests.artifacts_fixture import REPO
+from tests.artifacts_fixture import REPO, set_params
 
 
 @pytest.fixture
@@ -369,6 +369,29 @@ def test_data_and_cache_that_are_links_are_the_workspaces_own_too(root: Path, tm
     assert everything(disk) == before
     report = ingest.ingest(root, "brick", disk / "new", scorer=plants.champion, validator=plants.validator)
     assert [fate.name for fate in report.accepted] == ["n.png"]
+
+
+def test_a_category_that_is_not_here_is_told_before_anything_moves(root: Path) -> None:
+    """An ingest would version data/ without it, and commit that."""
+    set_params(root, "auto", ("brick", "nut"))
+    plants.save(root / "data/nut/train/good/000.png", plants.texture(1))
+    listing = fixity.listing(root / "data")
+    md5 = versioning.add_data(root)
+    kept = made(root / ".dvc/cache/files/md5" / md5[:2] / md5[2:])
+    kept.write_text(json.dumps([{"md5": each, "relpath": path} for path, each in sorted(listing.items())]))
+    shutil.rmtree(root / "data/nut")
+    (image,) = plants.land_good(root, 1)
+    odd = plants.save(root / "held/brick/odd.png", plants.defective(1))
+    files.write_json(
+        odd.with_name("odd.png.json"), {"sha256": "", "reasons": [], "score": 1, "threshold": 0.5, "model": ""}
+    )
+    with pytest.raises(UserError, match="data/nut would be recorded as deleted"):
+        plants.ingest(root)
+    with pytest.raises(UserError, match="data/nut would be recorded as deleted"):
+        ingest.release(root, "brick", [odd], "Ann", "a reflection")
+    assert image.exists() and odd.exists() and versioning.data_md5(root) == md5
+    plants.save(root / "data/nut/train/good/000.png", plants.texture(1))
+    assert len(plants.ingest(root).accepted) == 1
 
 
 def made(path: Path) -> Path:

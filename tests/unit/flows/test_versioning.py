@@ -15,9 +15,11 @@ from pathlib import Path
 import pytest
 
 from components.errors import UserError
+from flows import fixity
 from flows.adapters import lockfile, versioning
 from flows.adapters.process import Cancellation, StoppedError, stream
 from flows.adapters.versioning import LockBusyError, StageError
+from flows.plan import make_plan
 from tests.toy import Toy
 
 
@@ -55,6 +57,54 @@ def test_data_version_follows_the_bytes(toy: Toy) -> None:
     assert versioning.data_md5(toy.root) == second
     toy.image("bolt", "normal bolt\n")
     assert versioning.add_data(toy.root) == first
+
+
+def test_a_category_that_was_never_pulled_is_not_recorded_as_deleted(toy: Toy, tmp_path: Path) -> None:
+    """On a second machine with one category of two, whose images have changed since."""
+    toy.write(".dvc/config", f"[core]\n    remote = r\n['remote \"r\"']\n    url = {tmp_path / 'remote'}\n")
+    whole = versioning.add_data(toy.root)
+    versioning.push(toy.root, ["data.dvc"])
+    shutil.rmtree(toy.root / "data")
+    shutil.rmtree(toy.root / ".dvc/cache")
+    versioning.pull(toy.root, ["data/bolt"])
+    toy.image("bolt", "another image\n")
+    with pytest.raises(UserError, match=r"^data/tile would be recorded as deleted.*`dvc pull data/tile`"):
+        make_plan(toy.root, ["bolt"])
+    assert versioning.data_md5(toy.root) == whole
+    versioning.repro_stage(toy.root, "augment@bolt", pull=True)  # which is what the fleet's machines do
+    assert versioning.data_md5(toy.root) == whole
+
+    versioning.pull(toy.root, ["data/tile"])  # as the message says: nothing new is lost by it
+    assert (toy.root / "data/bolt/image").read_text() == "another image\n"
+    assert "augment@bolt" not in make_plan(toy.root, ["bolt"]).stale
+    assert listed(toy) == {"bolt/image", "tile/image"}
+
+
+def test_a_category_may_be_taken_out_of_the_data(toy: Toy) -> None:
+    versioning.add_data(toy.root)
+    shutil.rmtree(toy.root / "data/tile")
+    params = (toy.root / "params.yaml").read_text()
+    toy.write("params.yaml", params.replace("[bolt, tile]", "[bolt]"))
+    versioning.add_data(toy.root)
+    assert listed(toy) == {"bolt/image"}
+
+
+@pytest.mark.parametrize("listing", ["gone", "torn"])
+def test_where_no_listing_is_left_nothing_is_refused(toy: Toy, listing: str) -> None:
+    md5 = versioning.add_data(toy.root)
+    kept = toy.root / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
+    kept.chmod(0o644)
+    kept.write_text('[{"md5"') if listing == "torn" else kept.unlink()
+    shutil.rmtree(toy.root / "data/tile")
+    versioning.add_data(toy.root)
+    assert listed(toy) == {"bolt/image"}
+
+
+def listed(toy: Toy) -> set[str]:
+    """The paths in the recorded version of data/."""
+    listing = fixity.Objects.of(toy.root).listing(versioning.data_md5(toy.root))
+    assert listing is not None
+    return set(listing)
 
 
 def test_data_that_is_not_versioned_says_so(toy: Toy) -> None:
