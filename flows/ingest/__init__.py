@@ -184,7 +184,7 @@ def _finish(root: Path, batch: Batch) -> IngestReport:
         _push(root)
         reached("pushed")
         if batch.branch:
-            commit = versioning.commit_data(root, batch.branch, _message(batch, len(accepted)))
+            commit = _commit(root, batch.branch, _message(batch, len(accepted)))
         reached("committed")
     landing.remember(root, batch.category, [fate.remote for fate in batch.fates if fate.remote])
     journal.close(root, batch)
@@ -219,6 +219,13 @@ def _push(root: Path) -> None:
         versioning.push(root)
     except UserError as error:
         raise files.PassingError(f"{error}; the images are in and versioned, the next ingest copies them") from error
+
+
+def _commit(root: Path, branch: str, message: str) -> str:
+    try:
+        return versioning.commit_data(root, branch, message)
+    except UserError as error:
+        raise files.PassingError(f"{error}; the images are in and versioned, the next ingest commits them") from error
 
 
 def _message(batch: Batch, accepted: int) -> str:

@@ -268,6 +268,19 @@ def test_a_remote_that_fails_is_tried_again_by_the_next_ingest(root: Path, monke
     assert len(report.accepted) == 2 and journal.read(root, "brick") is None
 
 
+def test_a_git_that_is_busy_is_tried_again_by_the_next_ingest(root: Path) -> None:
+    """On the branch that is checked out, whose index the commit has to follow."""
+    plants.land_good(root, 1)
+    (root / ".git/index.lock").touch()
+    for _ in range(2):  # the branch has moved after the first, and only the index is behind
+        with pytest.raises(PassingError, match=r"another git command is at work.*the next ingest commits them"):
+            ingest.ingest(root, "brick", branch="main", scorer=plants.champion, validator=plants.validator)
+    (root / ".git/index.lock").unlink()
+    report = ingest.ingest(root, "brick", branch="main", scorer=plants.champion, validator=plants.validator)
+    assert len(report.accepted) == 1 and report.commit == git(root, "rev-parse", "main")
+    assert git(root, "status", "--porcelain", "--", "data.dvc") == ""
+
+
 @pytest.mark.parametrize(
     ("branch", "message"),
     [

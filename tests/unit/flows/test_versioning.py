@@ -16,7 +16,7 @@ import pytest
 
 from components.errors import UserError
 from flows import fixity
-from flows.adapters import lockfile, versioning
+from flows.adapters import git, lockfile, versioning
 from flows.adapters.process import Cancellation, StoppedError, stream
 from flows.adapters.versioning import LockBusyError, StageError
 from flows.plan import make_plan
@@ -307,6 +307,46 @@ def test_commit_data_moves_only_the_branch_it_names(toy: Toy, nobody: None) -> N
     assert toy.git("rev-parse", "HEAD") == here
     assert toy.git("status", "--porcelain") == "A  unrelated.txt"
     assert versioning.commit_data(toy.root, "main", "again") == here  # nothing new, no commit
+
+
+def test_a_commit_that_broke_off_before_the_index_is_ended_by_the_next(toy: Toy) -> None:
+    """Else the user's next commit would take data.dvc back."""
+    versioning.add_data(toy.root)
+    toy.write(".git/index.lock", "")  # as a git that was killed leaves it
+    with pytest.raises(UserError, match="another git command"):
+        versioning.commit_data(toy.root, "main", "data: first images")
+    (toy.root / ".git/index.lock").unlink()
+    assert toy.git("diff", "--cached", "--name-only") == "data.dvc"
+    assert versioning.commit_data(toy.root, "main", "data: first images") == toy.git("rev-parse", "main")
+    assert toy.git("rev-list", "--count", "main") == "2" and toy.git("status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_two_commits_to_one_branch_at_once_both_stay(toy: Toy, there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy.write("data.dvc", "ours\n")
+    toy.write("theirs.txt", "theirs\n")
+    if there:
+        toy.git("branch", "data")
+    real, others = git.commit_tree, ["theirs"]
+
+    def overtaken(root: Path, *arguments: object) -> str:
+        sha = real(root, *arguments)
+        if others:
+            git.commit_files(root, "data", ["theirs.txt"], others.pop())
+        return sha
+
+    monkeypatch.setattr(git, "commit_tree", overtaken)
+    sha = git.commit_files(toy.root, "data", ["data.dvc"], "ours")
+    assert sha == toy.git("rev-parse", "data")
+    assert toy.git("log", "--format=%s", "main..data").split() == ["ours", "theirs"]
+    assert (toy.git("show", "data:data.dvc"), toy.git("show", "data:theirs.txt")) == ("ours", "theirs")
+
+
+def test_a_branch_that_cannot_be_moved_is_told(toy: Toy) -> None:
+    toy.write("data.dvc", "ours\n")
+    toy.write(".git/refs/heads/data.lock", "")
+    with pytest.raises(UserError, match="git update-ref failed"):
+        versioning.commit_data(toy.root, "data", "ours")
 
 
 def test_the_leash_ends_a_group_whose_holder_was_killed(tmp_path: Path) -> None:
