@@ -74,13 +74,14 @@ def waiting(root: Path, category: str, place: str) -> list[Waiting]:
     """The files that wait in the landing place, sorted by name; in a bucket, those not yet fetched.
 
     Hidden files, file managers' clutter and links are not looked at. An absent folder is an empty one. Raises
-    UserError for a bucket that does not exist or refuses the credentials, and PassingError for an address that does
-    not answer.
+    UserError for a folder that may not be listed and a bucket that does not exist or refuses the credentials, and
+    PassingError for an address that does not answer.
     """
     if is_remote(place):
         fetched = _fetched(root, category)
         return [item for item in _remote(place) if item.identity not in fetched]
     base, now, found = folder_of(place), time.time(), []
+    _check_listable(base)
     for path in sorted(base.rglob("*")):
         name = path.relative_to(base)
         if not _visible(name) or path.is_symlink():
@@ -95,6 +96,20 @@ def waiting(root: Path, category: str, place: str) -> list[Waiting]:
             age = now - stat.st_mtime
             found.append(Waiting(name.as_posix(), identity, age if age > -AHEAD else math.inf))
     return found
+
+
+def _check_listable(base: Path) -> None:
+    """Raise UserError for a folder whose files may not be seen: to `rglob` it is an empty one."""
+    try:
+        os.scandir(base).close()
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        raise UserError(f"{base} is no folder; name the one where new images land") from None
+    except PermissionError as error:
+        raise UserError(
+            f"{base} may not be listed ({error.strerror}); give this user permission to read the landing folder"
+        ) from error
 
 
 def digest(items: list[Waiting]) -> str:
