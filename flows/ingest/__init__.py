@@ -186,7 +186,7 @@ def _finish(root: Path, batch: Batch) -> IngestReport:
         if batch.branch:
             commit = _commit(root, batch.branch, _message(batch, len(accepted)))
         reached("committed")
-    landing.remember(root, batch.category, [fate.remote for fate in batch.fates if fate.remote])
+    landing.remember(root, batch.category, [fate.remote for fate in batch.fates if fate.remote and fate not in left])
     journal.close(root, batch)
     reached("closed")
     moved = replace(batch, fates=tuple(fate for fate in batch.fates if fate not in left))

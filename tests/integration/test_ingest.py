@@ -239,6 +239,30 @@ def test_an_address_is_fetched_once(root: Path) -> None:
     assert [fate.name for fate in again.accepted] == ["bad.png"]
 
 
+def test_what_was_lost_from_the_spool_is_fetched_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash before the move, and someone who cleans up before the next ingest."""
+    import fsspec
+
+    memory, place = fsspec.filesystem("memory"), "memory://line/spooled"
+    for number in range(2):
+        source = plants.save(root / "scratch.png", plants.texture(2000 + number))
+        memory.pipe(f"/line/spooled/n{number}.png", source.read_bytes())
+
+    def crash(step: str) -> None:
+        if step == "journal written":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest, "reached", crash)
+        with pytest.raises(KeyboardInterrupt):
+            ingest.ingest(root, "brick", place, scorer=plants.champion, validator=plants.validator)
+    (root / ".kintsugi/ingest/brick/spool/n0.png").unlink()
+    report = ingest.ingest(root, "brick", place, scorer=plants.champion, validator=plants.validator)
+    assert [fate.name for fate in report.left] == ["n0.png"]
+    assert sorted(fate.name for fate in report.accepted) == ["n0.png", "n1.png"]
+    assert (root / "data/brick/train/good/n0.png").read_bytes() == memory.cat("/line/spooled/n0.png")
+
+
 def test_a_copy_of_a_test_image_is_not_trained_on(root: Path) -> None:
     image = cv2.imread(str(root / "data/brick/test/good/002.png"))
     plants.save(root / "landing/brick/resaved.jpg", image)
