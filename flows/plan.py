@@ -22,7 +22,8 @@ class Plan:
 def make_plan(root: Path, categories: Sequence[str]) -> Plan:
     """Read the graph, version the data as it lies there, and ask DVC once what is stale.
 
-    Raises UserError for an unknown category, one without images, or missing data.
+    Raises UserError for an unknown category, one without images, missing data, or data that changed where another
+    category is not here to be recorded with it.
     """
     versioning.check(root)
     nodes = tuple(load_graph(root, categories))

@@ -147,9 +147,9 @@ def check_branch(root: Path, branch: str) -> None:
 def commit_files(root: Path, branch: str, paths: Sequence[str], message: str) -> str:
     """Commit the working versions of `paths` (relative to `root`) on `branch`; return the branch's sha.
 
-    Works on a branch that is checked out and on one that is not, and moves the branch in one step that
-    fails if someone else moved it meanwhile. Nothing else that is changed or staged is touched. Files
-    that equal the branch's make no commit.
+    Works on a branch that is checked out and on one that is not, and moves the branch in one step: a commit that
+    someone else puts there meanwhile stays, and ours goes on top of it. Nothing else that is changed or staged is
+    touched. Files that equal the branch's make no commit. May be repeated after a failure or a crash at any point.
     """
     reference = f"refs/heads/{branch}"
     old = _optional(root, "rev-parse", "--verify", "-q", reference)
@@ -161,12 +161,18 @@ def commit_files(root: Path, branch: str, paths: Sequence[str], message: str) ->
             git(root, "read-tree", start, env=env)
         git(root, "add", "--", *paths, env=env)
         tree = git(root, "write-tree", env=env)
-    if start and tree == git(root, "rev-parse", f"{start}^{{tree}}"):
-        return start
-    sha = commit_tree(root, tree, [start] if start else [], message)
-    git(root, "update-ref", "-m", f"kintsugi: {message}", reference, sha, old or "0" * 40)
+    sha = start
+    if not start or tree != git(root, "rev-parse", f"{start}^{{tree}}"):
+        sha = commit_tree(root, tree, [start] if start else [], message)
+        try:
+            git(root, "update-ref", "-m", f"kintsugi: {message}", reference, sha, old or "0" * 40)
+        except UserError:
+            if _optional(root, "rev-parse", "--verify", "-q", reference) == old:
+                raise
+            return commit_files(root, branch, paths, message)  # another commit came first
     if current.branch == branch:
-        # The checked-out branch moved under the index: bring just these paths up to date in it.
+        # The checked-out branch moved under the index, now or in a try that died: bring just these paths up to date
+        # in it, or the user's next commit would take them back.
         git(root, "add", "--", *paths)
     return sha
 

@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from components.errors import UserError
-from components.settings import read_yaml
+from components.settings import read_params, read_yaml
+from flows import fixity
 from flows.adapters import git, lockfile
 from flows.adapters.git import GitState, check_branch, snapshot
 from flows.adapters.process import Cancellation, stream
 from flows.environment import stage_environment
 
 __all__ = [
-    "GitState", "LockBusyError", "Repro", "StageError", "add_data", "check", "check_branch", "commit_data", "data_md5",
-    "git_state", "pull", "push", "repro_stage", "snapshot", "stage_graph", "stage_outs", "stale_stages",
+    "GitState", "LockBusyError", "Repro", "StageError", "add_data", "check", "check_branch", "check_complete",
+    "commit_data", "data_md5", "git_state", "pull", "push", "repro_stage", "snapshot", "stage_graph", "stage_outs",
+    "stale_stages",
 ]  # fmt: skip
 
 BUSY = ("is busy, it is being blocked by", "Unable to acquire lock", "unable to acquire lock")
@@ -71,12 +73,38 @@ def _name_remote(root: Path, home: Path) -> None:
 
 
 def add_data(root: Path) -> str:
-    """Version everything under `data/` as it is now (`dvc add data`); return the md5 of the folder."""
+    """Version everything under `data/` as it is now (`dvc add data`); return the md5 of the folder.
+
+    Raises UserError where a category is absent, as `check_complete` does.
+    """
     check(root)
     if not (root / "data").is_dir():
         raise UserError(f"{root / 'data'} does not exist; import images first")
+    check_complete(root)
     _dvc(root, "add", "data")
     return data_md5(root)
+
+
+def check_complete(root: Path) -> None:
+    """Raise UserError when data/ lacks a whole category that data.dvc records and params.yaml still names.
+
+    A machine that has pulled only some categories would otherwise record the others as deleted. Where there is no
+    record, or its listing is in neither the cache nor a remote that is a folder, nothing can be said.
+    """
+    if not (root / "data.dvc").is_file():
+        return
+    try:
+        recorded = fixity.Objects.of(root).listing(data_md5(root)) or {}
+    except ValueError:  # torn by a power cut; DVC writes it anew
+        return
+    named = {str(name) for name in read_params(root)["categories"] or []}
+    expected = sorted(named & {path.partition("/")[0] for path in recorded})
+    absent = [f"data/{name}" for name in expected if not any((root / "data" / name).glob("*"))]
+    if absent:
+        raise UserError(
+            f"{', '.join(absent)} would be recorded as deleted, being in data.dvc and not here; bring it back with "
+            f"`dvc pull {' '.join(absent)}`, or take it out of params.yaml"
+        )
 
 
 def data_md5(root: Path) -> str:

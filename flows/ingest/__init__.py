@@ -65,14 +65,17 @@ def ingest(
     quarantine/<category>, each with a JSON of the same name that says why. An ingest that a crash left
     unfinished is finished first. Raises UserError while another process ingests or retrains the category,
     for an unknown category, and when a remote does not answer; decisions taken are then kept. A branch that cannot be,
-    or a landing folder that images may not be moved out of, is refused before anything moves.
+    a data/ that lacks whole categories, and a landing folder that holds the workspace's own files or that images may
+    not be moved out of, are refused before anything moves.
     """
     dataset = settings.load(root, category).dataset
     wanted = plant.load(root, category)
     where = wanted.landing(root, category) if place is None else str(place)
     if place is not None and not landing.is_remote(where) and not landing.folder_of(where).is_dir():
         raise UserError(f"{where} is no folder; name the one where new images land")
+    landing.check_apart(root, where)
     versioning.check(root)
+    versioning.check_complete(root)
     target = _branch(root, wanted.ingest.branch if branch is None else branch)
     with journal.alone(root, category):
         report = resume(root, category, target)
@@ -107,6 +110,7 @@ def release(
         raise UserError("a release is signed: say who decides (--by) and why (--why)")
     settings.load(root, category)
     versioning.check(root)
+    versioning.check_complete(root)
     target = _branch(root, plant.load(root, category).ingest.branch if branch is None else branch)
     folder = (root / "held" / category).resolve()
     with journal.alone(root, category):
@@ -180,9 +184,9 @@ def _finish(root: Path, batch: Batch) -> IngestReport:
         _push(root)
         reached("pushed")
         if batch.branch:
-            commit = versioning.commit_data(root, batch.branch, _message(batch, len(accepted)))
+            commit = _commit(root, batch.branch, _message(batch, len(accepted)))
         reached("committed")
-    landing.remember(root, batch.category, [fate.remote for fate in batch.fates if fate.remote])
+    landing.remember(root, batch.category, [fate.remote for fate in batch.fates if fate.remote and fate not in left])
     journal.close(root, batch)
     reached("closed")
     moved = replace(batch, fates=tuple(fate for fate in batch.fates if fate not in left))
@@ -215,6 +219,13 @@ def _push(root: Path) -> None:
         versioning.push(root)
     except UserError as error:
         raise files.PassingError(f"{error}; the images are in and versioned, the next ingest copies them") from error
+
+
+def _commit(root: Path, branch: str, message: str) -> str:
+    try:
+        return versioning.commit_data(root, branch, message)
+    except UserError as error:
+        raise files.PassingError(f"{error}; the images are in and versioned, the next ingest commits them") from error
 
 
 def _message(batch: Batch, accepted: int) -> str:

@@ -211,7 +211,10 @@ FOLDERS: Mapping[Decision, str] = {"held": "held", "quarantined": "quarantine", 
 
 
 def free_target(root: Path, category: str, decision: Decision, path: str, digest: str, taken: set[str]) -> str:
-    """A place, relative to `root`, that no file has: its own name, else with part of its hash or a number."""
+    """A place, relative to `root`, that no file has: its own name, else with part of its hash or a number.
+
+    Files that are set aside get a note of the same name with `.json` appended, whose place is taken with theirs.
+    """
     folder = f"data/{category}/train/good" if decision == "accepted" else f"{FOLDERS[decision]}/{category}"
     name = PurePosixPath(re.sub(r"[^\w .,+()=@-]", "_", PurePosixPath(path).name))
     stem = name.stem.lstrip("_.- ")[:80] or "unnamed"
@@ -219,8 +222,9 @@ def free_target(root: Path, category: str, decision: Decision, path: str, digest
     numbered = (f"{stem}-{digest[:8]}-{number}{ending}" for number in range(2, 100_000))
     for candidate in (f"{stem}{ending}", f"{stem}-{digest[:8]}{ending}", *numbered):
         target = f"{folder}/{candidate}"
-        if target not in taken and not (root / target).exists() and not (root / f"{target}.json").exists():
-            taken.add(target)
+        names = {target, f"{target}.json"}
+        if not names & taken and not any((root / name).exists() for name in names):
+            taken |= {target} if decision == "accepted" else names
             return target
     raise UserError(f"{folder} has too many files named {stem}; empty it")
 

@@ -18,10 +18,16 @@ from typing import Any
 
 from components.dataset.manifest import CLUTTER
 from components.errors import UserError
+from flows import fixity
 from flows.ingest import files, journal
 
 EXTRAS = {"s3": "s3", "s3a": "s3"}  # protocol -> the extra of this package that can open it
 AHEAD = 3600.0  # seconds that a file server's clock may be ahead of ours
+# Folders of a workspace that hold its code, its images and what was made of them.
+OWN = (
+    ".dvc", ".git", ".kintsugi", ".venv", "artifacts", "audit", "benchmarks", "checkpoints", "components", "data",
+    "docs", "flows", "held", "infra", "mlartifacts", "mlflow", "quarantine", "remote", "settings", "tests",
+)  # fmt: skip
 LONGEST = 200  # bytes of one part of a name that a local file can have, with room for an ending
 
 
@@ -45,17 +51,37 @@ def folder_of(place: str) -> Path:
     return Path(place.removeprefix("file://")).expanduser().resolve()
 
 
+def check_apart(root: Path, place: str) -> None:
+    """Raise UserError unless the place may be emptied: it is none of the workspace's own folders, nor around one.
+
+    Links are followed on both sides: `data` may be one, or a category in it, and DVC's cache may be anywhere.
+    """
+    if is_remote(place):
+        return
+    base = folder_of(place)
+    own = [*(root / name for name in OWN), *(root / "data").glob("*")]
+    own += [folder for _, folder in fixity.Objects.of(root).folders]
+    real = [folder.resolve() for folder in own]
+    around = any(folder.is_relative_to(base) for folder in (root.resolve(), *real))
+    if around or any(base.is_relative_to(folder) for folder in real):
+        raise UserError(
+            f"{base} holds files of the workspace itself, and an ingest moves away all that it finds; "
+            "name a folder where nothing but new images lands"
+        )
+
+
 def waiting(root: Path, category: str, place: str) -> list[Waiting]:
     """The files that wait in the landing place, sorted by name; in a bucket, those not yet fetched.
 
     Hidden files, file managers' clutter and links are not looked at. An absent folder is an empty one. Raises
-    UserError for a bucket that does not exist or refuses the credentials, and PassingError for an address that does
-    not answer.
+    UserError for a folder that may not be listed and a bucket that does not exist or refuses the credentials, and
+    PassingError for an address that does not answer.
     """
     if is_remote(place):
         fetched = _fetched(root, category)
         return [item for item in _remote(place) if item.identity not in fetched]
     base, now, found = folder_of(place), time.time(), []
+    _check_listable(base)
     for path in sorted(base.rglob("*")):
         name = path.relative_to(base)
         if not _visible(name) or path.is_symlink():
@@ -70,6 +96,20 @@ def waiting(root: Path, category: str, place: str) -> list[Waiting]:
             age = now - stat.st_mtime
             found.append(Waiting(name.as_posix(), identity, age if age > -AHEAD else math.inf))
     return found
+
+
+def _check_listable(base: Path) -> None:
+    """Raise UserError for a folder whose files may not be seen: to `rglob` it is an empty one."""
+    try:
+        os.scandir(base).close()
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        raise UserError(f"{base} is no folder; name the one where new images land") from None
+    except PermissionError as error:
+        raise UserError(
+            f"{base} may not be listed ({error.strerror}); give this user permission to read the landing folder"
+        ) from error
 
 
 def digest(items: list[Waiting]) -> str:

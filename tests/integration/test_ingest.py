@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from flows.ingest import files, journal, judge
 from flows.ingest.files import PassingError
 from flows.server import exclusive
 from tests import plant_fixture as plants
-from tests.artifacts_fixture import REPO
+from tests.artifacts_fixture import REPO, set_params
 
 
 @pytest.fixture
@@ -238,6 +239,30 @@ def test_an_address_is_fetched_once(root: Path) -> None:
     assert [fate.name for fate in again.accepted] == ["bad.png"]
 
 
+def test_what_was_lost_from_the_spool_is_fetched_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash before the move, and someone who cleans up before the next ingest."""
+    import fsspec
+
+    memory, place = fsspec.filesystem("memory"), "memory://line/spooled"
+    for number in range(2):
+        source = plants.save(root / "scratch.png", plants.texture(2000 + number))
+        memory.pipe(f"/line/spooled/n{number}.png", source.read_bytes())
+
+    def crash(step: str) -> None:
+        if step == "journal written":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest, "reached", crash)
+        with pytest.raises(KeyboardInterrupt):
+            ingest.ingest(root, "brick", place, scorer=plants.champion, validator=plants.validator)
+    (root / ".kintsugi/ingest/brick/spool/n0.png").unlink()
+    report = ingest.ingest(root, "brick", place, scorer=plants.champion, validator=plants.validator)
+    assert [fate.name for fate in report.left] == ["n0.png"]
+    assert sorted(fate.name for fate in report.accepted) == ["n0.png", "n1.png"]
+    assert (root / "data/brick/train/good/n0.png").read_bytes() == memory.cat("/line/spooled/n0.png")
+
+
 def test_a_copy_of_a_test_image_is_not_trained_on(root: Path) -> None:
     image = cv2.imread(str(root / "data/brick/test/good/002.png"))
     plants.save(root / "landing/brick/resaved.jpg", image)
@@ -265,6 +290,19 @@ def test_a_remote_that_fails_is_tried_again_by_the_next_ingest(root: Path, monke
     assert journal.read(root, "brick") is not None
     report = plants.ingest(root)
     assert len(report.accepted) == 2 and journal.read(root, "brick") is None
+
+
+def test_a_git_that_is_busy_is_tried_again_by_the_next_ingest(root: Path) -> None:
+    """On the branch that is checked out, whose index the commit has to follow."""
+    plants.land_good(root, 1)
+    (root / ".git/index.lock").touch()
+    for _ in range(2):  # the branch has moved after the first, and only the index is behind
+        with pytest.raises(PassingError, match=r"another git command is at work.*the next ingest commits them"):
+            ingest.ingest(root, "brick", branch="main", scorer=plants.champion, validator=plants.validator)
+    (root / ".git/index.lock").unlink()
+    report = ingest.ingest(root, "brick", branch="main", scorer=plants.champion, validator=plants.validator)
+    assert len(report.accepted) == 1 and report.commit == git(root, "rev-parse", "main")
+    assert git(root, "status", "--porcelain", "--", "data.dvc") == ""
 
 
 @pytest.mark.parametrize(
@@ -321,6 +359,82 @@ def test_a_landing_folder_that_may_not_be_emptied(root: Path, monkeypatch: pytes
         with pytest.raises(PassingError, match=f"^{image} may not be moved or written .Permission denied.; mend"):
             plants.ingest(root)
     assert len(plants.ingest(root).accepted) == 1 and journal.read(root, "brick") is None
+
+
+OWN = (".", "..", "data", "data/brick/train/good", "held/brick", "quarantine", "settings", "link", ".dvc/cache")
+
+
+def everything(root: Path) -> dict[str, str]:
+    """Path -> sha256 of each file, but what ingest and git note for themselves."""
+    paths = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
+    return {str(path): files.sha256(root / path) for path in paths if path.parts[0] not in (".kintsugi", ".git")}
+
+
+@pytest.mark.parametrize("by", ["command", "setting"])
+@pytest.mark.parametrize("place", OWN)
+def test_what_is_the_workspaces_own_is_no_landing_place(
+    root: Path, place: str, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("held/brick/odd.png", "quarantine/brick/odd.png", ".dvc/cache/files/md5/00/11"):
+        plants.settled(plants.save(root / "scratch.png", plants.defective(1)).rename(made(root / name)))
+    (root / "link").symlink_to("data/brick/train/good")
+    before = everything(root)
+    if by == "setting":
+        yaml = (root / plant.FILE).read_text()
+        (root / plant.FILE).write_text(yaml.replace("landing: landing/{category}", f"landing: {place}"))
+        before[plant.FILE] = files.sha256(root / plant.FILE)
+    monkeypatch.chdir(root)
+    with pytest.raises(UserError, match="holds files of the workspace itself, and an ingest"):
+        ingest.ingest(
+            root, "brick", Path(place) if by == "command" else None, scorer=plants.champion, validator=plants.validator
+        )
+    assert everything(root) == before and journal.read(root, "brick") is None
+
+
+def test_data_and_cache_that_are_links_are_the_workspaces_own_too(root: Path, tmp_path: Path) -> None:
+    """A disk of their own for images and cache, which what lands may share, but not around them."""
+    disk = tmp_path / "disk"
+    shutil.move(root / "data/brick", made(disk / "brick"))
+    (root / "data/brick").symlink_to(disk / "brick")
+    (root / ".dvc/config.local").write_text(f"[cache]\n    dir = {disk / 'cache'}\n")
+    plants.settled(plants.save(root / "scratch.png", plants.texture(2000)).rename(made(disk / "new/n.png")))
+    (disk / "cache").mkdir()
+    before = everything(disk)
+    for place in (disk, disk / "brick/train/good", disk / "cache"):
+        with pytest.raises(UserError, match="holds files of the workspace itself"):
+            ingest.ingest(root, "brick", place, scorer=plants.champion, validator=plants.validator)
+    assert everything(disk) == before
+    report = ingest.ingest(root, "brick", disk / "new", scorer=plants.champion, validator=plants.validator)
+    assert [fate.name for fate in report.accepted] == ["n.png"]
+
+
+def test_a_category_that_is_not_here_is_told_before_anything_moves(root: Path) -> None:
+    """An ingest would version data/ without it, and commit that."""
+    set_params(root, "auto", ("brick", "nut"))
+    plants.save(root / "data/nut/train/good/000.png", plants.texture(1))
+    listing = fixity.listing(root / "data")
+    md5 = versioning.add_data(root)
+    kept = made(root / ".dvc/cache/files/md5" / md5[:2] / md5[2:])
+    kept.write_text(json.dumps([{"md5": each, "relpath": path} for path, each in sorted(listing.items())]))
+    shutil.rmtree(root / "data/nut")
+    (image,) = plants.land_good(root, 1)
+    odd = plants.save(root / "held/brick/odd.png", plants.defective(1))
+    files.write_json(
+        odd.with_name("odd.png.json"), {"sha256": "", "reasons": [], "score": 1, "threshold": 0.5, "model": ""}
+    )
+    with pytest.raises(UserError, match="data/nut would be recorded as deleted"):
+        plants.ingest(root)
+    with pytest.raises(UserError, match="data/nut would be recorded as deleted"):
+        ingest.release(root, "brick", [odd], "Ann", "a reflection")
+    assert image.exists() and odd.exists() and versioning.data_md5(root) == md5
+    plants.save(root / "data/nut/train/good/000.png", plants.texture(1))
+    assert len(plants.ingest(root).accepted) == 1
+
+
+def made(path: Path) -> Path:
+    """The path, with a folder for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def test_wrong_landing_and_category(root: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 
 from components.errors import UserError
 from flows import plant
-from flows.ingest import files, judge, known
+from flows.ingest import files, journal, judge, known
+from flows.ingest.journal import Batch, Decision, Fate
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -102,6 +104,27 @@ def test_a_target_is_free_safe_and_taken_once(tmp_path: Path) -> None:
     assert [Path(t).name for t in targets] == ["a-01234567.png", "a-01234567-2.png", "a-01234567-3.png"]
     odd = judge.free_target(tmp_path, "brick", "quarantined", "../.x\n\udcff.png", "0123456789", taken)
     assert odd == "quarantine/brick/x__.png"
+
+
+@pytest.mark.parametrize("names", [("json/1.png.json", "png/1.png"), ("json/1.png", "png/1.png.json")])
+@pytest.mark.parametrize("decisions", [("quarantined", "quarantined"), ("duplicate", "quarantined")])
+def test_no_file_is_where_the_note_of_another_will_be(
+    tmp_path: Path, names: tuple[str, str], decisions: tuple[Decision, Decision]
+) -> None:
+    """A camera's sidecar beside its image: the image's note was written over it."""
+    landed, taken, fates = tmp_path / "landing", set[str](), []
+    for name, decision in zip(names, decisions, strict=True):
+        source = landed / name
+        source.parent.mkdir(parents=True)
+        source.write_text(f"the bytes of {name}")
+        digest = files.sha256(source)
+        target = judge.free_target(tmp_path, "brick", decision, name, digest, taken)
+        fates.append(Fate(name, str(source), digest, decision, target))
+    assert journal.carry_out(tmp_path, Batch("brick", str(landed), "", "now", tuple(fates)), lambda step: None) == []
+    for fate in fates:
+        target = tmp_path / fate.target
+        assert target.read_text() == f"the bytes of {fate.name}"
+        assert json.loads(target.with_name(f"{target.name}.json").read_text())["name"] == fate.name
 
 
 def test_copies_are_near_and_other_pictures_are_not() -> None:

@@ -15,9 +15,11 @@ from pathlib import Path
 import pytest
 
 from components.errors import UserError
-from flows.adapters import lockfile, versioning
+from flows import fixity
+from flows.adapters import git, lockfile, versioning
 from flows.adapters.process import Cancellation, StoppedError, stream
 from flows.adapters.versioning import LockBusyError, StageError
+from flows.plan import make_plan
 from tests.toy import Toy
 
 
@@ -55,6 +57,54 @@ def test_data_version_follows_the_bytes(toy: Toy) -> None:
     assert versioning.data_md5(toy.root) == second
     toy.image("bolt", "normal bolt\n")
     assert versioning.add_data(toy.root) == first
+
+
+def test_a_category_that_was_never_pulled_is_not_recorded_as_deleted(toy: Toy, tmp_path: Path) -> None:
+    """On a second machine with one category of two, whose images have changed since."""
+    toy.write(".dvc/config", f"[core]\n    remote = r\n['remote \"r\"']\n    url = {tmp_path / 'remote'}\n")
+    whole = versioning.add_data(toy.root)
+    versioning.push(toy.root, ["data.dvc"])
+    shutil.rmtree(toy.root / "data")
+    shutil.rmtree(toy.root / ".dvc/cache")
+    versioning.pull(toy.root, ["data/bolt"])
+    toy.image("bolt", "another image\n")
+    with pytest.raises(UserError, match=r"^data/tile would be recorded as deleted.*`dvc pull data/tile`"):
+        make_plan(toy.root, ["bolt"])
+    assert versioning.data_md5(toy.root) == whole
+    versioning.repro_stage(toy.root, "augment@bolt", pull=True)  # which is what the fleet's machines do
+    assert versioning.data_md5(toy.root) == whole
+
+    versioning.pull(toy.root, ["data/tile"])  # as the message says: nothing new is lost by it
+    assert (toy.root / "data/bolt/image").read_text() == "another image\n"
+    assert "augment@bolt" not in make_plan(toy.root, ["bolt"]).stale
+    assert listed(toy) == {"bolt/image", "tile/image"}
+
+
+def test_a_category_may_be_taken_out_of_the_data(toy: Toy) -> None:
+    versioning.add_data(toy.root)
+    shutil.rmtree(toy.root / "data/tile")
+    params = (toy.root / "params.yaml").read_text()
+    toy.write("params.yaml", params.replace("[bolt, tile]", "[bolt]"))
+    versioning.add_data(toy.root)
+    assert listed(toy) == {"bolt/image"}
+
+
+@pytest.mark.parametrize("listing", ["gone", "torn"])
+def test_where_no_listing_is_left_nothing_is_refused(toy: Toy, listing: str) -> None:
+    md5 = versioning.add_data(toy.root)
+    kept = toy.root / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
+    kept.chmod(0o644)
+    kept.write_text('[{"md5"') if listing == "torn" else kept.unlink()
+    shutil.rmtree(toy.root / "data/tile")
+    versioning.add_data(toy.root)
+    assert listed(toy) == {"bolt/image"}
+
+
+def listed(toy: Toy) -> set[str]:
+    """The paths in the recorded version of data/."""
+    listing = fixity.Objects.of(toy.root).listing(versioning.data_md5(toy.root))
+    assert listing is not None
+    return set(listing)
 
 
 def test_data_that_is_not_versioned_says_so(toy: Toy) -> None:
@@ -257,6 +307,46 @@ def test_commit_data_moves_only_the_branch_it_names(toy: Toy, nobody: None) -> N
     assert toy.git("rev-parse", "HEAD") == here
     assert toy.git("status", "--porcelain") == "A  unrelated.txt"
     assert versioning.commit_data(toy.root, "main", "again") == here  # nothing new, no commit
+
+
+def test_a_commit_that_broke_off_before_the_index_is_ended_by_the_next(toy: Toy) -> None:
+    """Else the user's next commit would take data.dvc back."""
+    versioning.add_data(toy.root)
+    toy.write(".git/index.lock", "")  # as a git that was killed leaves it
+    with pytest.raises(UserError, match="another git command"):
+        versioning.commit_data(toy.root, "main", "data: first images")
+    (toy.root / ".git/index.lock").unlink()
+    assert toy.git("diff", "--cached", "--name-only") == "data.dvc"
+    assert versioning.commit_data(toy.root, "main", "data: first images") == toy.git("rev-parse", "main")
+    assert toy.git("rev-list", "--count", "main") == "2" and toy.git("status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_two_commits_to_one_branch_at_once_both_stay(toy: Toy, there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy.write("data.dvc", "ours\n")
+    toy.write("theirs.txt", "theirs\n")
+    if there:
+        toy.git("branch", "data")
+    real, others = git.commit_tree, ["theirs"]
+
+    def overtaken(root: Path, *arguments: object) -> str:
+        sha = real(root, *arguments)
+        if others:
+            git.commit_files(root, "data", ["theirs.txt"], others.pop())
+        return sha
+
+    monkeypatch.setattr(git, "commit_tree", overtaken)
+    sha = git.commit_files(toy.root, "data", ["data.dvc"], "ours")
+    assert sha == toy.git("rev-parse", "data")
+    assert toy.git("log", "--format=%s", "main..data").split() == ["ours", "theirs"]
+    assert (toy.git("show", "data:data.dvc"), toy.git("show", "data:theirs.txt")) == ("ours", "theirs")
+
+
+def test_a_branch_that_cannot_be_moved_is_told(toy: Toy) -> None:
+    toy.write("data.dvc", "ours\n")
+    toy.write(".git/refs/heads/data.lock", "")
+    with pytest.raises(UserError, match="git update-ref failed"):
+        versioning.commit_data(toy.root, "data", "ours")
 
 
 def test_the_leash_ends_a_group_whose_holder_was_killed(tmp_path: Path) -> None:

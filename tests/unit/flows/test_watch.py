@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from components.errors import UserError
 from flows import plant, watch
 
 REPO = Path(__file__).resolve().parents[3]
@@ -30,6 +31,26 @@ def land(root: Path, *names: str, age: float = 60) -> None:
     for name in names:
         (folder / name).write_text(name)
         os.utime(folder / name, (time.time() - age, time.time() - age))
+
+
+def test_a_folder_that_may_not_be_listed_is_no_empty_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    land(root, "a.png", "b.png", "c.png")
+    folder, scan = root / "landing/brick", os.scandir
+
+    def refuse(path: str | Path) -> object:
+        if Path(path) == folder:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    with monkeypatch.context() as patch:  # and not by chmod, as root may do anything
+        patch.setattr(os, "scandir", refuse)
+        with pytest.raises(UserError, match=r"landing/brick may not be listed .Permission denied.; give this user"):
+            watch.look(root, "brick", NOW)
+    shutil.rmtree(folder)
+    assert not watch.look(root, "brick", NOW).due  # an absent one is
+    folder.touch()
+    with pytest.raises(UserError, match="is no folder"):
+        watch.look(root, "brick", NOW)
 
 
 def test_nothing_waits(root: Path) -> None:
