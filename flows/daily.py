@@ -97,17 +97,23 @@ def _summary(report: IngestReport) -> str:
 
 @flow(name="promote")
 def promote(
-    root: str, category: str, approver: str, reason: str, decision: Literal["approve", "refuse", "rollback"] = "approve"
+    root: str,
+    category: str,
+    approver: str,
+    reason: str,
+    decision: Literal["approve", "refuse", "rollback"] = "approve",
+    version: str = "",
 ) -> Any:
-    """Decide about the newest version in staging, or take the serving one back; goes on the record.
+    """Decide about a version in staging, or take the serving one back; goes on the record.
 
     Args:
         root: The workspace's folder.
         category: Which category's model.
         approver: Who decides: the name that goes on the record.
         reason: Why: the reason that goes on the record.
-        decision: approve lets the newest staging version serve, refuse turns it down, rollback lets the
-            version before serve again.
+        decision: approve lets a staging version serve, refuse turns it down, rollback lets the version before
+            serve again.
+        version: Which staging version is approved or refused; the newest if left empty.
     """
     from components import settings
     from flows import promote as promotion
@@ -117,11 +123,13 @@ def promote(
     settings.load(workspace, category)  # refuses an unknown category, offering the nearest
     tell = get_run_logger().info
     if decision == "refuse":
-        promotion.refuse(workspace, category, approver, reason, tell=tell)
+        promotion.refuse(workspace, category, approver, reason, version or None, tell=tell)
         return Completed(name="Refused", message=f"turned down by {approver}: {reason}")
-    decide = promotion.promote if decision == "approve" else promotion.rollback
-    version = decide(workspace, category, approver, reason, tell=tell)
-    return Completed(message=f"production.{category}@champion is version {version}, by {approver}: {reason}")
+    if decision == "approve":
+        serving = promotion.promote(workspace, category, approver, reason, version or None, tell=tell)
+    else:
+        serving = promotion.rollback(workspace, category, approver, reason, tell=tell)
+    return Completed(message=f"production.{category}@champion is version {serving}, by {approver}: {reason}")
 
 
 @flow(name="drift")

@@ -160,11 +160,13 @@ def test_the_form_and_drift_on_a_real_registry(plant: Fabricator, prefect_harnes
     publish(root, "brick")
     decided = {
         "refuse": daily.promote(str(root), "brick", "Bo", "blurred", "refuse", return_state=True),
-        "approve": daily.promote(str(root), "brick", "Bo", "looked again", "approve", return_state=True),
+        "overturn": daily.promote(str(root), "brick", "Bo", "by mistake", "approve", return_state=True),
+        "approve": daily.promote(str(root), "brick", "Bo", "looked again", "approve", version="1", return_state=True),
         "rollback": daily.promote(str(root), "brick", "Bo", "no", "rollback", return_state=True),
     }
     assert {k: s.type.value for k, s in decided.items()} == {
-        "refuse": "COMPLETED", "approve": "COMPLETED", "rollback": "FAILED",  # there is none before the first
+        "refuse": "COMPLETED", "overturn": "FAILED", "approve": "COMPLETED",
+        "rollback": "FAILED",  # there is none before the first
     }  # fmt: skip
     assert promote.history(root, "brick")["kind"].tolist() == ["refusal", "promotion"]
 
