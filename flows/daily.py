@@ -19,7 +19,6 @@ from prefect.events import emit_event
 from prefect.events.worker import EventsWorker
 from prefect.states import Completed
 
-from components.errors import UserError
 from flows import environment
 from flows.ingest import IngestReport
 from flows.ingest.files import PassingError
@@ -136,12 +135,13 @@ def promote(
 def drift(root: str, category: str) -> Any:
     """Compare scores and likelihoods of late with the calibration's, and emit an event that names which parted."""
     from flows import drift as drifting
+    from flows.adapters import registry, tracking
 
     environment.prepare(Path(root))
-    try:
-        report = drifting.drift(Path(root), category)
-    except UserError as error:  # no model yet: nothing can have drifted
-        return Completed(name="Quiet", message=str(error))
+    client = tracking.connect(Path(root))
+    if not any(registry.versions(client, name(category)) for name in (registry.production, registry.staging)):
+        return Completed(name="Quiet", message=f"'{category}' has no model yet")
+    report = drifting.drift(Path(root), category)
     if report.parted:
         _emit(DRIFTED, category, report.payload)
     return Completed(name="Drifted" if report.parted else "Quiet", message=str(report))
