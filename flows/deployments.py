@@ -34,6 +34,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, StateType
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger
 from prefect.runner import Runner
@@ -160,7 +161,8 @@ async def _forget_missed(client: PrefectClient, deployment: UUID) -> None:
 
 async def _forget_gone(client: PrefectClient, root: Path, known: Sequence[str]) -> None:
     """Delete this workspace's deployments, and what is scheduled of them, for categories that are not `known`."""
-    ours, found = DeploymentFilter(tags=DeploymentFilterTags(all_=["kintsugi"])), []
+    ours = DeploymentFilter(tags=DeploymentFilterTags(all_=["kintsugi"]))
+    found: list[DeploymentResponse] = []
     while page := await client.read_deployments(deployment_filter=ours, limit=PAGE, offset=len(found)):
         found += page
     for each in found:
