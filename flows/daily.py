@@ -19,7 +19,6 @@ from prefect.events import emit_event
 from prefect.events.worker import EventsWorker
 from prefect.states import Completed
 
-from components.errors import UserError
 from flows import environment
 from flows.ingest import IngestReport
 from flows.ingest.files import PassingError
@@ -97,17 +96,23 @@ def _summary(report: IngestReport) -> str:
 
 @flow(name="promote")
 def promote(
-    root: str, category: str, approver: str, reason: str, decision: Literal["approve", "refuse", "rollback"] = "approve"
+    root: str,
+    category: str,
+    approver: str,
+    reason: str,
+    decision: Literal["approve", "refuse", "rollback"] = "approve",
+    version: str = "",
 ) -> Any:
-    """Decide about the newest version in staging, or take the serving one back; goes on the record.
+    """Decide about a version in staging, or take the serving one back; goes on the record.
 
     Args:
         root: The workspace's folder.
         category: Which category's model.
         approver: Who decides: the name that goes on the record.
         reason: Why: the reason that goes on the record.
-        decision: approve lets the newest staging version serve, refuse turns it down, rollback lets the
-            version before serve again.
+        decision: approve lets a staging version serve, refuse turns it down, rollback lets the version before
+            serve again.
+        version: Which staging version is approved or refused; the newest if left empty.
     """
     from components import settings
     from flows import promote as promotion
@@ -117,23 +122,26 @@ def promote(
     settings.load(workspace, category)  # refuses an unknown category, offering the nearest
     tell = get_run_logger().info
     if decision == "refuse":
-        promotion.refuse(workspace, category, approver, reason, tell=tell)
+        promotion.refuse(workspace, category, approver, reason, version or None, tell=tell)
         return Completed(name="Refused", message=f"turned down by {approver}: {reason}")
-    decide = promotion.promote if decision == "approve" else promotion.rollback
-    version = decide(workspace, category, approver, reason, tell=tell)
-    return Completed(message=f"production.{category}@champion is version {version}, by {approver}: {reason}")
+    if decision == "approve":
+        serving = promotion.promote(workspace, category, approver, reason, version or None, tell=tell)
+    else:
+        serving = promotion.rollback(workspace, category, approver, reason, tell=tell)
+    return Completed(message=f"production.{category}@champion is version {serving}, by {approver}: {reason}")
 
 
 @flow(name="drift")
 def drift(root: str, category: str) -> Any:
     """Compare scores and likelihoods of late with the calibration's, and emit an event that names which parted."""
     from flows import drift as drifting
+    from flows.adapters import registry, tracking
 
     environment.prepare(Path(root))
-    try:
-        report = drifting.drift(Path(root), category)
-    except UserError as error:  # no model yet: nothing can have drifted
-        return Completed(name="Quiet", message=str(error))
+    client = tracking.connect(Path(root))
+    if not any(registry.versions(client, name(category)) for name in (registry.production, registry.staging)):
+        return Completed(name="Quiet", message=f"'{category}' has no model yet")
+    report = drifting.drift(Path(root), category)
     if report.parted:
         _emit(DRIFTED, category, report.payload)
     return Completed(name="Drifted" if report.parted else "Quiet", message=str(report))

@@ -5,7 +5,7 @@
     promote/decide                 a form: category, approver, decision, reason
     drift/CATEGORY                 once a day, and at once; emits kintsugi.drift
 
-Categories that are imported while it runs join within seconds.
+Categories that are imported while it runs join within seconds, and those that params.yaml no longer names leave.
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
-
-import httpx
 
 import flows.environment  # noqa: F401  sets the defaults that Prefect reads when it is imported
 
@@ -30,17 +28,18 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
     DeploymentFilter,
     DeploymentFilterId,
+    DeploymentFilterTags,
     FlowRunFilter,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, StateType
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger
 from prefect.runner import Runner
 from prefect.types.entrypoint import EntrypointType
 
-from components.errors import UserError
 from components.settings import find_root, read_params
 from flows import daily, environment, plant
 from flows.server import Api
@@ -48,6 +47,7 @@ from flows.server import Api
 log = logging.getLogger(__name__)
 POLL = 2.0  # seconds between two looks for runs to start
 LOOK = 2.0  # seconds between two looks for new categories
+PAGE = 100  # deployments asked for at once
 ONE_AFTER_ANOTHER = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
 # A look that comes while the one before is still at it would see the same.
 ONE_OR_NONE = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
@@ -100,13 +100,32 @@ class Plan:
     def __init__(self, root: Path, runner: Runner) -> None:
         self.root, self.runner = root, runner
         self.categories: set[str] = set()
+        self.told: dict[str, str] = {}  # category -> why it could not join, as it was said last
+        self.looked = False  # whether those that left while nothing was up have been looked for
 
     async def join(self) -> None:
-        """Register the deployments of categories that are new."""
-        for category in [str(name) for name in read_params(self.root)["categories"] or []]:
-            if category not in self.categories:
+        """Register the deployments of categories that are new, and take away those of categories that are gone.
+
+        One that cannot join keeps no other from it; why is logged once, and it is tried again at the next look.
+        """
+        known = [str(name) for name in read_params(self.root)["categories"] or []]
+        for category in known:
+            if category in self.categories:
+                continue
+            try:
                 await self.add(of_category, self.root, category)
+            except Exception as error:  # half-written settings, a restarting server, a schedule that Prefect refuses
+                if self.told.get(category) != str(error):
+                    log.warning("%s has no schedules yet: %s", category, error)
+                self.told[category] = str(error)
+            else:
                 self.categories.add(category)
+                self.told.pop(category, None)
+        if not self.looked or not self.categories <= set(known):
+            async with get_client() as client:
+                await _forget_gone(client, self.root, known)
+            self.categories &= set(known)
+            self.looked = True
 
     async def add(self, make: Callable[..., list[RunnerDeployment]], *arguments: Any) -> None:
         """Register what `make` returns; it runs in a thread, as Prefect would give a coroutine in a loop.
@@ -127,7 +146,7 @@ class Plan:
             await asyncio.sleep(LOOK)
             try:
                 await self.join()
-            except (UserError, httpx.HTTPError) as error:  # half-written settings, a restarting server
+            except Exception as error:  # whatever it is: without this task new categories would never join
                 log.warning("the plan was not updated: %s", error)
 
 
@@ -138,6 +157,18 @@ async def _forget_missed(client: PrefectClient, deployment: UUID) -> None:
     for run in await client.read_flow_runs(flow_run_filter=FlowRunFilter(state=never_ran), deployment_filter=mine):
         if run.auto_scheduled and run.expected_start_time and run.expected_start_time <= datetime.now(UTC):
             await client.delete_flow_run(run.id)
+
+
+async def _forget_gone(client: PrefectClient, root: Path, known: Sequence[str]) -> None:
+    """Delete this workspace's deployments, and what is scheduled of them, for categories that are not `known`."""
+    ours = DeploymentFilter(tags=DeploymentFilterTags(all_=["kintsugi"]))
+    found: list[DeploymentResponse] = []
+    while page := await client.read_deployments(deployment_filter=ours, limit=PAGE, offset=len(found)):
+        found += page
+    for each in found:
+        category = each.parameters.get("category")  # none: it is the workspace's own
+        if each.parameters.get("root") == str(root) and category is not None and category not in known:
+            await client.delete_deployment(each.id)
 
 
 async def serve(root: Path) -> None:
@@ -157,6 +188,8 @@ async def serve(root: Path) -> None:
 def main(root: Path) -> None:
     """Serve the workspace `root` once its Prefect server answers."""
     environment.prepare(root)
+    for category in read_params(root)["categories"] or []:
+        plant.load(root, str(category))  # what is wrong at the start is said at once, and nothing comes up
     os.chdir(root)
     Api(os.environ["PREFECT_API_URL"]).wait()
     asyncio.run(serve(root))

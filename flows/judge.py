@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import time
 from collections.abc import Mapping
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from components import settings
 from flows import gates, lineage
 from flows.adapters import registry, served, tracking
+from flows.adapters.hush import hushed
 from flows.adapters.registry import CHAMPION
 from flows.gates import GateTable, Limits
 
@@ -131,7 +130,7 @@ def _rescore(client: MlflowClient, root: Path, category: str, version: ModelVers
     resolved = settings.load(root, category)
     manifest = tracking.read_manifest(root / "artifacts" / category)
     data = root / "data" / category
-    with contextlib.redirect_stdout(io.StringIO()):  # its progress
+    with hushed("stdout"):  # its progress
         return dict(evaluate_bundle(package, data, manifest, resolved.evaluate, resolved.seed))
 
 

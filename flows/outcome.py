@@ -43,6 +43,8 @@ class CategoryOutcome:
     def error(self) -> str:
         """Why the category's chain did not reach its end, "" when it did."""
         bad = [s for s in self.stages if s.state in ("failed", "stopped")]
+        if not bad and self.publication is None:
+            bad = [s for s in self.stages if s.state == "not run"] or [*self.stages[-1:]]
         return f"{bad[0].stage}: {bad[0].reason}" if bad else ""
 
     @property

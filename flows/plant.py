@@ -65,13 +65,14 @@ class Plant:
 
 SECTIONS: dict[str, type] = {"ingest": Ingest, "watch": Watch, "drift": Drift}
 LEAST: dict[type, int] = {float: 0, int: 1}
+INTERVALS = (("watch", "every"), ("drift", "every"))  # Prefect schedules none of no length
 
 
 def load(root: Path, category: str) -> Plant:
     """Read settings/plant.yaml for a category.
 
     Raises UserError for an unknown key (the nearest valid one is offered), a missing one, or a value of
-    another kind or below its range.
+    another kind or out of its range.
     """
     base = read_yaml(root / FILE)
     check_known(base, (*SECTIONS, "categories"), FILE)
@@ -89,4 +90,6 @@ def _section(cls: type, name: str, base: Mapping[str, Any], own: Mapping[str, An
         least = LEAST.get(type(value))
         if least is not None and value < least:
             raise UserError(f"{FILE} {name}.{key} is {short(value)}; it must be at least {least}")
+        if (name, key) in INTERVALS and value <= 0:
+            raise UserError(f"{FILE} {name}.{key} is {short(value)}; it must be more than 0")
     return section

@@ -33,11 +33,14 @@ def promote(root: Path, category: str, by: str, why: str, version: str | None = 
     Waits, with a line to `tell`, while a publication or another decision of the category is under way (see
     flows/turn.py); the newest is then the one that was so before. A judgement that no longer stands is made anew
     first. Raises UserError, and records the refusal, for a version whose gates failed; UserError also for one that
-    serves already, does not exist, or cannot be judged anew from this workspace.
+    serves already, does not exist, or cannot be judged anew from this workspace, and for a newest one that a person
+    turned down or took back: only who names it means to overturn that.
     """
     with _turn(root, category, by, why, tell) as (client, newest):
         candidate = staged(client, category, version or newest)
         _serves_not(client, category, candidate)
+        if version is None:
+            _is_open(client, category, candidate)
         if (copied := _served_as(client, root, category, candidate)) is not None:
             return _bring_back(client, root, category, candidate, copied, by, why)
         table = _judged(client, root, candidate, tell)
@@ -85,6 +88,13 @@ def refuse(root: Path, category: str, by: str, why: str, version: str | None = N
         record_refusal(client, root, category, candidate, by, why, "turned down")
         registry.tag(client, candidate.name, number, {"promotion": "turned down"})
         return number
+
+
+def _is_open(client: MlflowClient, category: str, candidate: ModelVersion) -> None:
+    number, mark = str(candidate.version), candidate.tags.get("promotion", "")
+    if mark in ("turned down", "rolled back"):
+        told, others = f"staging.{category} version {number} was {mark}", _others(client, category, number)
+        raise UserError(f"{told}; to let it serve all the same, name it with --version {number}{others}")
 
 
 def _others(client: MlflowClient, category: str, number: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,16 +21,16 @@ from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 
-from components.errors import UserError
 from components.settings import find_root
+from flows import latent
 from flows.adapters import versioning
 from flows.adapters.process import Cancellation, StoppedError
 from flows.adapters.versioning import LockBusyError, StageError
 from flows.graph import StageNode
+from flows.ingest.journal import standing_still
 from flows.outcome import CategoryOutcome, StageOutcome, StageState, remember
 from flows.plan import Plan, make_plan
 from flows.progress import Reporter
-from flows.server import exclusive
 from flows.slots import GPU, ensure_slots
 from flows.telling import Teller
 
@@ -76,7 +76,8 @@ class Session:
         stage, _, category = name.partition("@")
         ends = [o for o in self.outcomes.values() if o.category == category]
         cause = next((o.stage for o in ends if o.state in ("failed", "stopped")), "")
-        return StageOutcome(stage, category, "not run", 0.0, f"{cause} came to no end before it")
+        reason = f"{cause} came to no end before it" if cause else "it was never started; Prefect's log says why"
+        return StageOutcome(stage, category, "not run", 0.0, reason)
 
 
 SESSION: ContextVar[Session | None] = ContextVar("session", default=None)
@@ -92,8 +93,9 @@ def retrain(categories: list[str]) -> Any:
     session = SESSION.get() or Session(find_root())
     with contextlib.ExitStack() as locks:
         for category in sorted(set(categories)):
-            locks.enter_context(_alone(session.root, category))
-        session.plan = session.plan or make_plan(session.root, categories)
+            locks.enter_context(standing_still(session.root, category, "wait for it to end"))
+            latent.settle(session.root, category)
+        session.plan = make_plan(session.root, categories)  # only now do the images stand still
         ensure_slots(reset=session.owned_server)
         try:
             _submit(session, categories)
@@ -176,6 +178,11 @@ def _guarded(
             reason = f"{reason} (exit code {error.code})"
         session.record(name, "failed", started, reason)
         raise
+    except BaseException as error:  # Prefect's cancellation is one; let through, it ends the other categories too
+        failure.append(error)
+        reason = f"it was cut off ({type(error).__name__}); run again, it resumes"
+        session.record(name, "failed", started, reason)
+        raise RuntimeError(reason) from error
 
 
 def may_pass(error: BaseException) -> bool:
@@ -200,7 +207,9 @@ def _run_stage(session: Session, node: StageNode, started: float) -> State[Any]:
     if not reasons:
         return _skipped(session, node.name, started, UNCHANGED)
     teller = Teller(node.name, session.reporter, get_run_logger())
-    with concurrency(GPU, occupy=1, strict=True) if node.gpu else contextlib.nullcontext():
+    # Hours of training outlive a restart of the server, which loses the lease on the slot.
+    slot = concurrency(GPU, occupy=1, strict=True, raise_on_lease_renewal_failure=False)
+    with slot if node.gpu else contextlib.nullcontext():
         started = time.monotonic()  # not the time spent waiting for the slot
         session.reporter.start(node.name, "; ".join(reasons))
         done = versioning.repro_stage(session.root, node.name, teller.line, session.cancellation)
@@ -226,14 +235,6 @@ def _publish(session: Session, category: str, run_id: str, started: float) -> St
     session.publications[category] = published
     session.record(f"publish@{category}", "ran" if published.new else "skipped", started, published.message)
     return Completed(name=published.status.capitalize(), message=published.message)
-
-
-@contextlib.contextmanager
-def _alone(root: Path, category: str) -> Iterator[None]:
-    with exclusive(root / ".kintsugi" / "locks" / f"{category}.lock") as taken:
-        if taken:
-            raise UserError(f"category '{category}' is being retrained by process {taken}; wait for it to end")
-        yield
 
 
 def _final_state(results: Sequence[CategoryOutcome], stopped: bool) -> State[Any]:

@@ -42,8 +42,9 @@ def run(
         from flows import retrain  # Prefect loads while its server does
 
         session = retrain.Session(root, reporter, cancellation, owned_server=_ours(api.owned))
-        session.plan = make_plan(root, chosen)
+        make_plan(root, chosen)  # for its errors, while the server loads; the flow plans again once nothing moves
         url = api.wait()
+        from prefect.exceptions import FailedRun
         from prefect.settings import PREFECT_API_URL, temporary_settings
 
         token = retrain.SESSION.set(session)
@@ -56,7 +57,8 @@ def run(
         if cancellation.stopped:
             raise StoppedError
         if not session.outcomes:  # the flow itself failed before any stage
-            state.result(raise_on_failure=True)
+            with contextlib.suppress(FailedRun):  # or Prefect started none: the results say so
+                state.result(raise_on_failure=True)
         return session.results(chosen)
 
 
@@ -87,7 +89,7 @@ def _ours(owned: bool) -> bool:
 
 @contextlib.contextmanager
 def interruptible(cancellation: Cancellation) -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into an orderly stop while inside; a second one ends at once."""
+    """Turn Ctrl-C, SIGTERM and a terminal's end into an orderly stop while inside; a second one ends at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -97,7 +99,10 @@ def interruptible(cancellation: Cancellation) -> Iterator[None]:
             raise KeyboardInterrupt
         cancellation.stop()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    heeded = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
+        heeded.append(signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in heeded}
     try:
         yield
     finally:

@@ -93,7 +93,7 @@ def plan(root: Path, host: str, prefect_port: int, mlflow_port: int) -> tuple[Ad
     if not prefect_api:
         port = free_port(prefect_port, host)
         prefect_api = f"http://{shown}:{port}/api"
-        servers.append(Server("Prefect", _prefect(host, port), _prefect_env(prefect_api), folder / "prefect.log"))
+        servers.append(Server("Prefect", _prefect(host, port), _prefect_env(), folder / "prefect.log"))
     mlflow = os.environ.get("MLFLOW_TRACKING_URI", "")
     if not mlflow.startswith(("http://", "https://")):
         port = free_port(mlflow_port, host)
@@ -116,9 +116,9 @@ def _prefect(host: str, port: int) -> tuple[str, ...]:
     return (sys.executable, "-P", "-m", "prefect", "server", "start", "--host", host, "--port", str(port))
 
 
-def _prefect_env(api: str) -> dict[str, str]:
+def _prefect_env() -> dict[str, str]:
     return {
-        "PREFECT_UI_API_URL": api,
+        "PREFECT_UI_API_URL": "/api",  # where the page came from: another machine's 127.0.0.1 is itself
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
         # Slots of a run that died are freed by their leases; kept in memory, a restart would lose them
         # and the slots with them.

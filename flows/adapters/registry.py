@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import functools
-import io
 import os
 import shutil
 import tempfile
@@ -14,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from components.errors import UserError
+from flows.adapters.hush import hushed
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -117,7 +116,7 @@ def register(
 @retried
 def copy(client: MlflowClient, version: ModelVersion, name: str) -> ModelVersion:
     """Copy a version, with its tags, to another registered model; the copy's source names the original."""
-    with contextlib.redirect_stderr(io.StringIO()):  # MLflow announces every copy there
+    with hushed("stderr"):  # MLflow announces every copy there
         return client.copy_model_version(f"models:/{version.name}/{version.version}", name)
 
 

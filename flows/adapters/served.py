@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import importlib.metadata
-import io
 import json
 import tempfile
 import warnings
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING
 from components.errors import UserError
 from flows import fixity
 from flows.adapters import registry
+from flows.adapters.hush import hushed
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -54,7 +53,7 @@ def log(root: Path, category: str, run_id: str, package_md5: str, card: str) -> 
 
     with (
         warnings.catch_warnings(),
-        contextlib.redirect_stderr(io.StringIO()),
+        hushed("stderr"),
         tempfile.TemporaryDirectory() as scratch,
     ):
         readme = Path(scratch, "README.md")
@@ -149,9 +148,13 @@ def _example(data: Path) -> object:
     import numpy as np
     import pandas as pd
 
-    image = None
-    for path in sorted((data / "train" / "good").glob("*"))[:1]:
-        image = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    from components.dataset.manifest import files_of
+
+    image: np.ndarray | None = None
+    for path in files_of(data / "train" / "good"):
+        stored = np.fromfile(path, dtype=np.uint8)
+        if stored.size and (image := cv2.imdecode(stored, cv2.IMREAD_UNCHANGED)) is not None:
+            break
     if image is None:
         image = np.full((EXAMPLE_SIDE, EXAMPLE_SIDE, 3), 127, np.uint8)
     small = cv2.resize(image, (EXAMPLE_SIDE, EXAMPLE_SIDE), interpolation=cv2.INTER_AREA)

@@ -64,20 +64,33 @@ def choose(
         str, typer.Option(help="Codes of `pixels`, `patches` or `features`, with commas between; all without it.")
     ] = "",
     as_json: AsJson = False,
-) -> None:
+) -> int:
     """Train codes of pixels, patches and features up to calibration; name the best in params.yaml."""
     root = workspace()
     known(root, category)
     with clean_stdout():
+        from flows.adapters.process import Cancellation, StoppedError
         from flows.latent import choose as choose_latent
+        from flows.run import interruptible
 
         wanted = [word.strip() for word in among.split(",") if word.strip()]
-        chosen = choose_latent(root, category, wanted, lambda line: print(line, file=sys.stderr))
+        cancellation = Cancellation()
+        try:
+            with interruptible(cancellation):
+                chosen = choose_latent(root, category, wanted, _progress, cancellation)
+        except StoppedError:
+            print("kintsugi: stopped; params.yaml names the codes that it named before", file=sys.stderr)
+            return 130
     settings = {"latent": chosen.latent, "allocation": chosen.allocation}
     if as_json:
         emit({"category": category, "codes": chosen.codes, "before": chosen.before, "table": chosen.table} | settings)
-        return
+        return 0
     show(f"{category}: AUROC on hard negatives of calibration images", list(chosen.table.columns),
          chosen.table.to_numpy().tolist())  # fmt: skip
     said = ", ".join(f"{key}: {value}" for key, value in settings.items())
     typer.echo(f"params.yaml has {said} for {category}; `kintsugi run {category}` makes its model")
+    return 0
+
+
+def _progress(line: str) -> None:
+    print(line, file=sys.stderr)

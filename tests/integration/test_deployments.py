@@ -14,8 +14,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from flows import plant
+from flows.plant import FILE
 from tests import plant_fixture as plants
-from tests.artifacts_fixture import REPO, Fabricator
+from tests.artifacts_fixture import REPO, Fabricator, set_params
 
 
 @pytest.fixture
@@ -95,6 +96,54 @@ def test_everything_is_registered_and_scheduled(root: Path) -> None:
     assert automation.actions[0].parameters == {"digest": "{{ event.payload.digest }}"}
 
 
+def test_a_category_that_cannot_join_keeps_no_other_out_and_one_that_is_gone_leaves(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.deployments.runner import DeploymentApplyError
+    from prefect.runner import Runner
+
+    from flows import deployments
+
+    real = deployments.of_category
+
+    def refused(root: Path, category: str) -> list[Any]:
+        if category == "nut":
+            raise DeploymentApplyError("Prefect did not like it")
+        return real(root, category)
+
+    async def named() -> set[str]:
+        async with get_client() as client:
+            found = await client.read_deployments()
+        return {d.name for d in found if d.parameters.get("root") == str(root)}
+
+    async def days() -> list[set[str]]:
+        seen = []
+        plan = deployments.Plan(root, Runner(name="test", pause_on_shutdown=False))
+        await plan.add(deployments.of_workspace, root)
+        set_params(root, "manual", ("nut", "brick", "tile"))
+        await plan.join()
+        await plan.join()
+        seen.append(await named())
+        monkeypatch.setattr(deployments, "of_category", real)
+        await plan.join()
+        seen.append(await named())
+        set_params(root, "manual", ("nut", "tile"))
+        await plan.join()
+        seen.append(await named())
+        set_params(root, "manual", ("tile",))  # while nothing was up
+        await deployments.Plan(root, plan.runner).join()
+        seen.append(await named())
+        return seen
+
+    monkeypatch.setattr(deployments, "of_category", refused)
+    own = {"decide", "tile"}
+    assert asyncio.run(days()) == [own | {"brick"}, own | {"brick", "nut"}, own | {"nut"}, own]
+    assert [r.message for r in caplog.records if "did not like it" in r.message] == [
+        "nut has no schedules yet: Prefect did not like it"
+    ]
+
+
 def test_what_fell_due_while_nothing_was_up_is_not_made_up_for(root: Path) -> None:
     from prefect.client.orchestration import get_client
     from prefect.runner import Runner
@@ -146,7 +195,7 @@ def test_the_form_and_drift_on_a_real_registry(plant: Fabricator, prefect_harnes
     from flows import drift as drifting
     from flows.adapters import tracking
     from flows.publish import publish
-    from tests.artifacts_fixture import set_params, write_bundle
+    from tests.artifacts_fixture import write_bundle
 
     root = plant.root
     set_params(root, "manual")
@@ -157,14 +206,17 @@ def test_the_form_and_drift_on_a_real_registry(plant: Fabricator, prefect_harnes
     content["calibration"]["normal_least_likelihoods"] = [0.1 + i / 1000 for i in range(60)]
     bundle.write_text(json.dumps(content))
     plant.record("brick")
+    assert daily.drift(str(root), "brick", return_state=True).name == "Quiet"  # no model yet
     publish(root, "brick")
     decided = {
         "refuse": daily.promote(str(root), "brick", "Bo", "blurred", "refuse", return_state=True),
-        "approve": daily.promote(str(root), "brick", "Bo", "looked again", "approve", return_state=True),
+        "overturn": daily.promote(str(root), "brick", "Bo", "by mistake", "approve", return_state=True),
+        "approve": daily.promote(str(root), "brick", "Bo", "looked again", "approve", version="1", return_state=True),
         "rollback": daily.promote(str(root), "brick", "Bo", "no", "rollback", return_state=True),
     }
     assert {k: s.type.value for k, s in decided.items()} == {
-        "refuse": "COMPLETED", "approve": "COMPLETED", "rollback": "FAILED",  # there is none before the first
+        "refuse": "COMPLETED", "overturn": "FAILED", "approve": "COMPLETED",
+        "rollback": "FAILED",  # there is none before the first
     }  # fmt: skip
     assert promote.history(root, "brick")["kind"].tolist() == ["refusal", "promotion"]
 
@@ -185,6 +237,12 @@ def test_the_form_and_drift_on_a_real_registry(plant: Fabricator, prefect_harnes
     assert run.data.metrics["score/p_value"] < 0.001 and run.data.metrics["score/ks_statistic"] == 1.0
     assert run.data.metrics["least_likelihood/p_value"] > 0.5 and run.data.tags["parted"] == "score"
     assert [f.path for f in client.list_artifacts(run.info.run_id)] == ["distributions.png"]
+
+    settings = (root / FILE).read_text()
+    (root / FILE).write_text(settings.replace("p_value:", "pvalue:"))
+    failed = daily.drift(str(root), "brick", return_state=True)
+    assert failed.is_failed() and "did you mean 'p_value'" in failed.message
+    (root / FILE).write_text(settings)
 
     # The parts change while the score stays: what MLflow's own server logged counts as well.
     shutil.rmtree(root / "logs")

@@ -142,6 +142,25 @@ def test_rollback_returns_to_the_version_before_and_back(root: Path) -> None:
     assert [r["version"] for r in record.served(table)] == ["1", "2", "1", "2"]
 
 
+def test_only_who_names_a_version_overturns_what_a_person_decided_about_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judge, "latencies", lambda packages, root, category: [0.1] * len(packages))
+    Fabricator(root)(seed=3)
+    assert publish(root, "brick").version == "3"
+    promote.refuse(root, "brick", "Grace", "not before the audit")
+    with pytest.raises(UserError, match=r"version 3 was turned down; .* --version 3; waiting: 2, to be named"):
+        promote.promote(root, "brick", "Ada", "the newest is the best")
+    promote.promote(root, "brick", "Ada", "the audit is over", version="3")
+    promote.rollback(root, "brick", "Grace", "false alarms at night")
+    before = promote.history(root, "brick")
+    with pytest.raises(UserError, match=r"version 3 was rolled back; .* --version 3; waiting: 2, to be named"):
+        promote.promote(root, "brick", "Ada", "the newest is the best")
+    assert state(root)["aliases"]["champion"] == "1" and promote.history(root, "brick").equals(before)
+    promote.promote(root, "brick", "Ada", "cause found", version="3")
+    assert_whole(root)
+
+
 def test_an_auto_policy_does_not_bring_a_rolled_back_version_back(root: Path) -> None:
     promote.promote(root, "brick", "Ada", "newer")
     promote.rollback(root, "brick", "Grace", "false alarms")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -16,12 +17,16 @@ from typing import Any
 import pytest
 
 from components.errors import UserError
+from components.settings import read_params
 from flows import transaction
+from flows.adapters import versioning
 from flows.adapters.process import Cancellation, StoppedError
 from flows.adapters.versioning import LockBusyError, StageError
 from flows.outcome import CategoryOutcome, StageOutcome, recall
+from flows.plan import make_plan
 from flows.record import ContestedError
 from flows.run import run
+from tests import tiny
 from tests.toy import Toy
 
 CATEGORIES = ("bolt", "tile")
@@ -70,6 +75,16 @@ def task_states() -> dict[str, str]:
         return {task.name: str(task.state_name) for task in tasks}
 
 
+def flow_state() -> tuple[str, str]:
+    """Type and message of the latest flow run's state."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        (latest,) = client.read_flow_runs(limit=1, sort="START_TIME_DESC")
+    assert latest.state is not None
+    return latest.state.type.value, str(latest.state.message)
+
+
 def test_only_what_changed_runs_again(prefect_harness: str, toy: Toy, registry: Registry) -> None:
     first = run(toy.root)
     assert set(states(first).values()) == {"ran"}
@@ -116,12 +131,82 @@ def test_a_failure_stops_its_category_and_no_other_and_a_crash_is_tried_again(
     assert calls.count("augment@tile") == 2  # a crash is
 
 
+def test_a_stage_that_is_cut_off_is_told_and_is_no_success(
+    prefect_harness: str, toy: Toy, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = versioning.repro_stage
+
+    def cut_off(root: Path, name: str, *others: Any) -> Any:
+        if name == "train_vqvae@bolt":
+            raise asyncio.CancelledError  # as Prefect does to a thread whose lease or time is over
+        return real(root, name, *others)
+
+    monkeypatch.setattr(versioning, "repro_stage", cut_off)
+    outcomes = {outcome.category: outcome for outcome in run(toy.root)}
+    assert outcomes["tile"].ok and registry.published == ["tile"]
+    assert states([outcomes["bolt"]])["train_vqvae@bolt"] == "failed" and not outcomes["bolt"].ok
+    told = "train_vqvae: it was cut off (CancelledError); run again, it resumes"
+    assert outcomes["bolt"].error == told
+    assert flow_state() == ("FAILED", f"bolt: {told}")
+
+
+def test_what_prefect_never_started_is_told(
+    prefect_harness: str, toy: Toy, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows import retrain
+
+    monkeypatch.setattr(retrain, "_submit", lambda session, categories: None)
+    (outcome,) = run(toy.root, ["bolt"])
+    assert outcome.error == "augment: it was never started; Prefect's log says why"
+    assert flow_state()[0] == "FAILED"
+
+
+def test_training_outlives_a_lost_lease(
+    prefect_harness: str, toy: Toy, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.concurrency import _leases
+
+    def lost(*arguments: Any) -> None:
+        raise ConnectionError("the server was restarted")
+
+    monkeypatch.setattr(_leases, "_lease_renewal_loop", lost)
+    toy.tell("train_vqvae", "bolt", "sleep 3")
+    (outcome,) = run(toy.root, ["bolt"])
+    assert outcome.ok and set(states([outcome]).values()) == {"ran"}
+
+
+def test_images_that_land_before_the_lock_is_taken_are_learned_from(
+    prefect_harness: str, toy: Toy, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(toy.root, ["bolt"])
+
+    def planned(root: Path, categories: Any) -> Any:
+        plan = make_plan(root, categories)
+        toy.image("bolt", "landed in between\n")
+        return plan
+
+    monkeypatch.setattr("flows.run.make_plan", planned)
+    assert set(states(run(toy.root, ["bolt"])).values()) == {"ran", "skipped"}  # published before, by the stand-in
+    assert toy.calls().count("augment@bolt") == 2
+
+
+def test_a_run_trains_on_the_settings_before_a_killed_choice(
+    prefect_harness: str, toy: Toy, registry: Registry
+) -> None:
+    toy.write(".kintsugi/choosing/bolt.json", '{"latent": "pixels"}')
+    tried = {"bolt": {"vqvae": {"latent": "features", "allocation": "fixed"}}, "tile": {"vqvae": {}}}
+    tiny.edit(toy.root / "params.yaml", lambda params: params.update(overrides=tried))
+    run(toy.root, ["bolt"])
+    assert read_params(toy.root)["overrides"]["bolt"] == {"vqvae": {"latent": "pixels"}}
+    assert states(run(toy.root, ["bolt"]))["train_vqvae@bolt"] == "skipped"
+
+
 def test_what_becomes_of_an_outcome() -> None:
     stage = StageOutcome("augment", "bolt", "ran", 1.0, "new")
     refused = CategoryOutcome("bolt", (stage,), SimpleNamespace(status="refused", message=""))
     assert refused.refused and not refused.error and not refused.ok
     assert CategoryOutcome("bolt", (stage,), SimpleNamespace(status="waiting", message="")).ok
-    assert not CategoryOutcome("bolt", (stage,)).ok  # never published
+    assert not CategoryOutcome("bolt", (stage,)).ok and CategoryOutcome("bolt", (stage,)).error  # never published
 
 
 def test_what_may_pass_and_what_cannot() -> None:

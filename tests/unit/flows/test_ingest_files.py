@@ -196,6 +196,8 @@ def test_settings_of_the_plant(home: Path) -> None:
         ("margin:", "margn:", "unknown setting 'margn' .did you mean 'margin'"),
         ("watch:", "wach:", "unknown setting 'wach' .did you mean 'watch'"),
         ("images: 20", "images: 0", "must be at least 1"),
+        ("every: 300", "every: 0", r"watch.every is 0.0; it must be more than 0"),
+        ("every: 24", "every: 0", r"drift.every is 0.0; it must be more than 0"),
         ("  days: 7\n", "", "drift lacks 'days'"),
     ],
 )

@@ -77,6 +77,15 @@ def test_a_server_that_dies_takes_the_other_along(
     assert not healthy(small.prefect)
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_prefects_page_asks_the_machine_that_it_came_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    _, (prefect, _) = up.plan(tmp_path, host, 4200, 5000)
+    assert prefect.env["PREFECT_UI_API_URL"] == "/api"
+
+
 def test_ports_and_servers_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.plant:5000")
