@@ -32,6 +32,7 @@ from components.vqvae import train as vqvae_training
 
 FEW = 16  # calibration images that the search for eta looks at
 SATURATED = 0.002  # AUROCs on the easy rectangles that differ by less say nothing
+ENOUGH = 0.005  # AUROC on hard negatives that a smaller eta may cost over features
 
 
 def run(root: Path, settings: Settings) -> None:
@@ -54,7 +55,7 @@ def run(root: Path, settings: Settings) -> None:
     )  # fmt: skip
     etas = eta_table(detector, normals, white, settings, device, known)
     # Over features the residual itself shows the defect, whatever eta: a larger one would only cost passes.
-    eta = choose_eta(etas, config, SATURATED if detector.over_features else 0.0)
+    eta = choose_eta(etas, config, ENOUGH if detector.over_features else 0.0)
     detector = replace(detector, eta=eta)
     print(f"calibrate@{category}: eta {eta}", flush=True)
 

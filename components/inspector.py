@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from components import stage
 from components.arrays import to_picture, unit
 from components.detector import Detector
-from components.device import place
+from components.device import keep_memory, place
 from components.errors import UserError
 from components.features.normality import Normality
 from components.metrics import area_score, keep_regions
@@ -92,6 +92,7 @@ class Inspector:
 
         Raises UserError when a file is missing, damaged or of another format.
         """
+        keep_memory()
         folder = Path(folder)
         bundle = stage.read_json(folder / "bundle.json")
         if bundle.get("format") != FORMAT:

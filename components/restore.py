@@ -19,6 +19,7 @@ cell is its own neighbourhood: it is as large as the four codes that the rule as
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -26,25 +27,32 @@ from torch import Tensor
 
 from components.prior.pixelsnail import PixelSNAIL, Rows, reorder
 
-BLOCK = 4  # rows iterated together: fewer do less work, more do it in fewer calls
+BLOCK = 6  # rows iterated together: fewer do less work, more do it in fewer calls
 
 
 @dataclass(frozen=True)
 class Restoration:
-    """What came of it, for B grids of H x W codes out of K.
+    """What came of a `reading` of B grids of H x W codes out of K.
 
-    `codes` int64 (B, H, W): restored. `likelihood` float (B, H, W): p(z_i | z_<i) of the original codes
-    after the original ones; of a code that stands for a cell, the least over its positions.
-    `likelihood_restored`: p(z_i | r_<i), after the restored ones, and the same of cells. `logits`
-    (B, K, H, W): the prior's, after the restored codes. `passes`: rows that the prior computed, over H;
-    1 when nothing was suspicious.
+    `codes` int64 (B, H, W): restored, lying as the image does. `logits` (B, K, H, W): the prior's, after the restored
+    codes, lying as it reads. `passes`: rows that the prior computed, over H and B; 1 when nothing was suspicious.
     """
 
+    reading: Reading
     codes: Tensor
-    likelihood: Tensor
-    likelihood_restored: Tensor
     logits: Tensor
     passes: float
+
+    @property
+    def likelihood(self) -> Tensor:
+        """p(z_i | z_<i) of the original codes after the original ones, (B, H, W)."""
+        return self.reading.likelihood
+
+    @cached_property
+    def likelihood_restored(self) -> Tensor:
+        """p(z_i | r_<i) of the original codes after the restored ones, (B, H, W); of cells as in `likelihood`."""
+        given = self.reading
+        return reorder(share(own(self.logits, given.codes), given.coarse), given.order)
 
 
 def own(logits: Tensor, codes: Tensor) -> Tensor:
@@ -89,7 +97,8 @@ class Reading:
 
     @property
     def likelihood(self) -> Tensor:
-        """p(z_i | z_<i) as in Restoration, (B, H, W), lying as the image does."""
+        """p(z_i | z_<i), (B, H, W), lying as the image does; of a code that stands for a cell, the least over its
+        positions."""
         return reorder(share(self.seen, self.coarse), self.order)
 
     @torch.no_grad()
@@ -136,10 +145,7 @@ class Reading:
                 first = last
             restored[active] = guess
             logits = logits.index_copy(0, active.nonzero()[:, 0], after)
-        return Restoration(
-            reorder(restored, order), self.likelihood, reorder(share(own(logits, codes), coarse), order),
-            reorder(logits, order), computed / height,
-        )  # fmt: skip
+        return Restoration(self, reorder(restored, order), logits, computed / height)
 
 
 @torch.no_grad()

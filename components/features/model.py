@@ -124,8 +124,11 @@ class FeatureVQVAE(nn.Module):
         return None
 
     def expected(self, codes: Tensor) -> Tensor:
-        """Codes (B, s, s) to the standardised features that they stand for, (B, F, s, s)."""
-        return self.decoder(self.codebook.lookup(codes)).float()
+        """Codes (B, s, s) to the standardised features that they stand for, (B, F, s, s). No code
+        hangs on them: they come in half precision, as the backbone's do."""
+        with autocast(codes.device):
+            expected = self.decoder(self.codebook.lookup(codes))
+        return expected.float()
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (B, s, s) to a picture (B, C, S, S)."""

@@ -22,7 +22,10 @@ from tests.unit.test_prior import small_prior
 def test_fixed_point_equals_raster_loop(seed, grid, codes, batch, eta, rule):
     prior = small_prior(seed, codes, grid)
     z = torch.randint(codes, (batch, grid, grid))
-    assert torch.equal(restore(prior, z, eta, rule).codes, restore_naively(prior, z, eta, rule))
+    result = restore(prior, z, eta, rule)
+    assert torch.equal(result.codes, restore_naively(prior, z, eta, rule))
+    with torch.no_grad():
+        assert torch.allclose(result.logits, prior(result.codes), atol=1e-9)
 
 
 @settings(max_examples=60, deadline=None)

@@ -14,7 +14,6 @@ from components import folds, known_defects
 from components.arrays import evenly
 from components.calibrate import choose_eta
 from components.errors import UserError
-from components.restore import Restoration
 from components.scoremap import Evidence, base_maps, distance, examine
 from components.scores import least
 from components.settings import Calibrate
@@ -38,7 +37,7 @@ def test_the_bilateral_filter_smooths_on_that_scale():
     step[..., 32:] = 250 / 255
     noisy = torch.from_numpy(step + rng.uniform(0, 30 / 255, step.shape).astype(np.float32))
     zero = torch.zeros_like(noisy)
-    nothing = Restoration(torch.zeros(1, 8, 8), *(torch.ones(1, 8, 8),) * 2, torch.zeros(1, 2, 8, 8), 1)
+    nothing = SimpleNamespace(codes=torch.zeros(1, 8, 8))
     pictures = {0: noisy, 1: zero}  # of the restored codes, and of the image's own
     vqvae = SimpleNamespace(decode=lambda codes: pictures[int(codes[0, 0, 0])])
     prior = SimpleNamespace(orders=1)
