@@ -26,7 +26,7 @@ from flows.run import interruptible
 from tests import tiny
 from tests.unit.test_features import published
 
-SMALL = {"vqvae": {"channels": 8, "residual_blocks": 1, "steps": 4}, "prior": {"steps": 4}}
+SMALL = {"vqvae": {"zoom": 1.0, "channels": 8, "residual_blocks": 1, "steps": 4}, "prior": {"steps": 4}}
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from tests.unit.reference import restore_naively
 from tests.unit.test_prior import small_prior
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     grid=st.integers(1, 6),
