@@ -19,11 +19,10 @@ class Plan:
     stale: dict[str, list[str]]
 
 
-def make_plan(root: Path, categories: Sequence[str]) -> Plan:
-    """Read the graph, version the data as it lies there, and ask DVC once what is stale.
+def read_nodes(root: Path, categories: Sequence[str]) -> tuple[StageNode, ...]:
+    """The nodes of `categories`, in order.
 
-    Raises UserError for an unknown category, one without images, missing data, or data that changed where another
-    category is not here to be recorded with it.
+    Raises UserError where there is no DVC repository, for an unknown category, or one without images.
     """
     versioning.check(root)
     nodes = tuple(load_graph(root, categories))
@@ -33,6 +32,16 @@ def make_plan(root: Path, categories: Sequence[str]) -> Plan:
                 f"category '{category}' has no images in data/{category}; import them, "
                 "or bring them back with `dvc pull data.dvc`"
             )
+    return nodes
+
+
+def make_plan(root: Path, categories: Sequence[str]) -> Plan:
+    """Read the graph, version the data as it lies there, and ask DVC once what is stale.
+
+    Raises UserError as `read_nodes` does, for missing data, or for data that changed where another category is not
+    here to be recorded with it.
+    """
+    nodes = read_nodes(root, categories)
     names = [node.name for node in nodes]
     if not (root / "data.dvc").is_file():
         versioning.add_data(root)

@@ -16,7 +16,7 @@ from components.settings import read_params
 from flows import environment
 from flows.adapters.process import Cancellation, StoppedError
 from flows.outcome import CategoryOutcome, nearest
-from flows.plan import make_plan
+from flows.plan import read_nodes
 from flows.progress import Reporter
 from flows.server import prefect_api
 
@@ -42,7 +42,7 @@ def run(
         from flows import retrain  # Prefect loads while its server does
 
         session = retrain.Session(root, reporter, cancellation, owned_server=_ours(api.owned))
-        make_plan(root, chosen)  # for its errors, while the server loads; the flow plans again once nothing moves
+        read_nodes(root, chosen)  # for its errors, while the server loads; the flow plans once nothing moves
         url = api.wait()
         from prefect.exceptions import FailedRun
         from prefect.settings import PREFECT_API_URL, temporary_settings

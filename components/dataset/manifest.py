@@ -10,8 +10,9 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,9 +28,10 @@ COLUMNS = (
 )  # fmt: skip
 MASK_ENDING = "_mask"
 CLUTTER = {"thumbs.db", "desktop.ini"}  # what file managers leave in folders
+AT_ONCE = 256  # files given to the pool at a time: a task of its own for each of many thousands costs a kilobyte
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """What one file is: see `build_manifest` for the units."""
 
@@ -72,16 +74,14 @@ def list_images(
     """The manifest of some folders, (part, defect, folder) each; `truth`: whose masks they are, and the folder that
     has them in folders of their defects."""
     masks = _masks(category_dir, truth[1])
-    jobs = [
-        Row(path.relative_to(category_dir).as_posix(), part, int(defect != "good"), defect)
-        for part, defect, folder in folders
-        for path in files_of(folder)
-    ]
     owners: dict[str, str] = {}
     planned = []
-    for row in jobs:
-        mask = masks.get((row.defect, Path(row.path).stem), "") if row.label else ""
-        planned.append(Row(row.path, row.part, row.label, row.defect, mask, error=_shared(owners, mask, row.path)))
+    for part, defect, folder in folders:
+        label = int(defect != "good")
+        for file in files_of(folder):
+            path = file.relative_to(category_dir).as_posix()
+            mask = masks.get((defect, file.stem), "") if label else ""
+            planned.append(Row(path, part, label, defect, mask, error=_shared(owners, mask, path)))
     rows = describe_files(category_dir, planned, workers, max_megapixels)
     orphans = [
         Row(mask, truth[0], 1, defect, error=f"mask {category_dir / mask} has no image; add the image or remove it")
@@ -95,13 +95,17 @@ def describe_files(
     base: Path, rows: Sequence[Row], workers: int | None = None, max_megapixels: float = 100.0
 ) -> list[Row]:
     """Fill in the measured columns of `rows`, whose paths are relative to `base`, in a pool of threads."""
+    described: list[Row] = []
     with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
-        return list(pool.map(lambda row: describe(base, row, max_megapixels), rows))
+        for start in range(0, len(rows), AT_ONCE):
+            some = rows[start : start + AT_ONCE]
+            described += pool.map(lambda row: describe(base, row, max_megapixels), some)
+    return described
 
 
 def describe(base: Path, row: Row, max_megapixels: float) -> Row:
     """Measure one file; whatever is wrong with it or its mask becomes the row's `error`."""
-    found = asdict(row)
+    found: dict[str, Any] = {}
     path = base / row.path
     try:
         data = read_bytes(path)
@@ -114,7 +118,7 @@ def describe(base: Path, row: Row, max_megapixels: float) -> Row:
             read_mask(base / row.mask, image.shape[0], image.shape[1], max_megapixels)
     except UserError as error:
         found["error"] = row.error or str(error)
-    return Row(**found)
+    return replace(row, **found)
 
 
 def measure(image: np.ndarray) -> dict[str, float | int]:
@@ -133,7 +137,8 @@ def measure(image: np.ndarray) -> dict[str, float | int]:
 
 def to_frame(rows: Iterable[Row]) -> pd.DataFrame:
     """Rows -> the manifest, in the order of COLUMNS and with its types, also when there are none."""
-    frame = pd.DataFrame([asdict(row) for row in rows], columns=list(COLUMNS))
+    rows = list(rows)
+    frame = pd.DataFrame({name: [getattr(row, name) for row in rows] for name in COLUMNS})
     whole = ("label", "width", "height", "channels", "bit_depth", "bits", "bytes")
     kinds = dict.fromkeys(whole, "int64") | {"brightness": "float64", "sharpness": "float64"}
     return frame.astype(kinds)

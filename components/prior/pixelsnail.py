@@ -37,11 +37,9 @@ class Rows:
             self.kept[name] = x
             return x[:, :, start:]
         kept, last = self.kept[name], self.first + x.shape[2]
-        if self.images is None:
-            kept[:, :, self.first : last] = x
-            return kept[:, :, start:last]
-        kept[self.images, :, self.first : last] = x
-        return kept[self.images, :, start:last]
+        picked = slice(None) if self.images is None else self.images
+        kept[picked, :, self.first : last] = x
+        return kept[picked, :, start:last]
 
     def of(self, images: Tensor) -> Rows:
         """Those of the images that are True in the mask (B), to go on with by themselves."""
