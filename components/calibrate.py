@@ -26,6 +26,7 @@ from components.negatives import HARD, make, rectangle
 from components.prior import train as prior_training
 from components.restore import restore
 from components.scoremap import FEATURE_SMOOTHING, distance, grow
+from components.scores import WIDER
 from components.settings import Calibrate, Settings
 from components.threshold import threshold
 from components.vqvae import train as vqvae_training
@@ -71,7 +72,7 @@ def run(root: Path, settings: Settings) -> None:
     scores = score_table(detector, held_out, usual, normals, white, settings, known, known_maps)
     score = config.score
     if score == "auto":
-        score = str(scores.score[scores.score.isin(detector.kind.candidates)].iloc[0])
+        score = choose_score(scores, detector.kind.candidates)
     limit = threshold(usual[score], config.false_alarms)
     low = float(np.median(detector.score(maps, score)))
 
@@ -195,6 +196,15 @@ def choose_eta(table: pd.DataFrame, config: Calibrate, tolerance: float = 0.0) -
     best = allowed[easy >= easy.max() - SATURATED]
     hard = best.hard.fillna(0.0)  # not measured where the rectangles have decided
     return float(best[hard >= hard.max() - tolerance].eta.min())
+
+
+def choose_score(table: pd.DataFrame, candidates: Sequence[str]) -> str:
+    """The candidate with the best mean AUROC in the sorted `table`; with the wide view beside it unless that costs more
+    than SATURATED. Painted negatives are small: they can say what the wide view costs, and not what it is for."""
+    means = table.set_index("score")["mean"]
+    best = next(str(name) for name in table.score if name in candidates)
+    wider = WIDER.get(best, best)
+    return wider if wider in means and means[wider] >= means[best] - SATURATED else best
 
 
 def score_table(

@@ -47,6 +47,7 @@ WHAT = {
     "deviation": "the same over its spread at each place",
     "mahalanobis": "the same by its covariance at each place",
     "layers": "the same, fine features by themselves and coarse ones given the fine",
+    "wide": "how far differences, each of bounded say, agree over a sixteenth of the image",
 }
 
 

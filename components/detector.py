@@ -14,7 +14,7 @@ from components.features.model import FeatureVQVAE
 from components.features.normality import Normality
 from components.prior.pixelsnail import PixelSNAIL
 from components.scoremap import Evidence, base_maps, examine
-from components.scores import TWO_SIDED, Kind, kind_of
+from components.scores import TWO_SIDED, WEIGHTS, Kind, kind_of
 from components.standard import Standard
 from components.vqvae.model import VQVAE
 
@@ -62,5 +62,5 @@ class Detector:
         parts = []
         for part in self.scores[name]:
             deviations = self.standards[part].apply(maps[part])
-            parts.append(np.abs(deviations) if part in TWO_SIDED else deviations)
+            parts.append(WEIGHTS.get(part, 1.0) * (np.abs(deviations) if part in TWO_SIDED else deviations))
         return np.stack(parts).sum(0).astype(np.float32)

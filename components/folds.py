@@ -13,9 +13,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from components.arrays import Images, to_tensor
+from components.arrays import Images, evenly, to_tensor
 from components.detector import Detector
-from components.features.normality import Sums
+from components.features.normality import Seen
+from components.features.wide import whitening
 from components.metrics import area_score
 from components.scoremap import examine
 from components.scores import least
@@ -23,6 +24,7 @@ from components.standard import Standard, level, standard
 
 BATCH = 16
 FOLDS = 5
+SAMPLE = 64  # images that say which directions of the features vary, for all places at once
 
 
 def fitted(
@@ -36,8 +38,10 @@ def fitted(
         return detector, (detector,)
     device = next(detector.vqvae.parameters()).device
     folds = min(FOLDS, len(normals))
-    others = Sums.of(residuals(detector, plain, white, f"{name} residuals"))
-    own = [Sums.of(residuals(detector, normals[k::folds], white, f"{name} fold {k}")) for k in range(folds)]
+    some = plain[evenly(len(plain), SAMPLE)]
+    common = whitening(residuals(detector, some, white, f"{name} whitening"))
+    others = Seen.of(residuals(detector, plain, white, f"{name} residuals"), common)
+    own = [Seen.of(residuals(detector, normals[k::folds], white, f"{name} fold {k}"), common) for k in range(folds)]
     whole = sum(own, others)
     return (
         replace(detector, normality=whole.normality(device)),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 PIXEL_MAPS = ("restored", "input_restored", "reconstruction", "likelihood", "restored_likelihood")
 BUDGET_MAPS = ("budget",)  # beside them, where the model allocates its codes by context
-FEATURE_MAPS = ("residual", "deviation", "mahalanobis", "layers", "likelihood", "restored_likelihood")
+FEATURE_MAPS = ("residual", "deviation", "mahalanobis", "layers", "wide", "likelihood", "restored_likelihood")
 DIFFERENCES = ("restored", "reconstruction", "input_restored")  # in grey values, 0..255
 
 # What each score is made of. The paper's own, Eq. 6, stands as it is; all others are standardised first: their
@@ -43,16 +43,21 @@ FEATURE_SCORES: dict[str, tuple[str, ...]] = {
     "deviation": ("deviation",),
     "mahalanobis": ("mahalanobis",),
     "layers": ("layers",),
+    "wide": ("wide",),
     "layers+residual": ("layers", "residual"),
     "mahalanobis+residual": ("mahalanobis", "residual"),
     "mahalanobis+deviation": ("mahalanobis", "deviation"),
     "mahalanobis+likelihood": ("mahalanobis", "restored_likelihood"),
     "restored_likelihood": ("restored_likelihood",),
 }
-SCORES = PIXEL_SCORES | BUDGET_SCORES | FEATURE_SCORES
 FEATURE_CANDIDATES = (
     "residual", "mahalanobis", "layers", "layers+residual", "mahalanobis+residual", "mahalanobis+deviation",
 )  # fmt: skip
+# Each of them can have the wide view beside it, with less weight: it marks more than a small defect covers.
+WIDER = {name: f"{name}+wide" for name in FEATURE_CANDIDATES}
+FEATURE_SCORES |= {wider: (*FEATURE_SCORES[name], "wide") for name, wider in WIDER.items()}
+WEIGHTS = {"wide": 0.4}  # in a sum; of all others 1
+SCORES = PIXEL_SCORES | BUDGET_SCORES | FEATURE_SCORES
 
 
 @dataclass(frozen=True)

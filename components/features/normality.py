@@ -18,7 +18,7 @@ vector: b = |(r - m)^T W|^2 over its last B entries.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
 
@@ -27,11 +27,11 @@ import torch
 from torch import Tensor
 
 from components.features.backbone import CHANNELS
+from components.features.sums import Sums, inverse_factor, pack, unpack
+from components.features.wide import Wide, blocks
 
 POOLED = 15.0  # images' worth of trust in the mean covariance over all places; twice that for its diagonal alone
-RIDGE = 1e-2  # added to the diagonal, share of its mean
 COARSE = CHANNELS[16]  # features of the coarsest layer: they come first
-LEAST = 4  # residuals that a covariance needs at least to say anything
 
 
 def by_place(residual: Tensor) -> Tensor:
@@ -43,14 +43,16 @@ def by_place(residual: Tensor) -> Tensor:
 @dataclass(frozen=True)
 class Normality:
     """`mean` (P, F) and `spread` (F,) = the residuals' mean square over places and images; `variance` (P, F);
-    `factor` (P, F, F), lower triangular, with factor factor^T = S'^-1. P = s * s places."""
+    `factor` (P, F, F), lower triangular, with factor factor^T = S'^-1. P = s * s places. `wide` is the view of large
+    blocks of them; models packaged before there was one have none."""
 
     mean: Tensor
     spread: Tensor
     variance: Tensor
     factor: Tensor
+    wide: Wide | None = None
 
-    def maps(self, residual: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
+    def maps(self, residual: Tensor, names: Collection[str]) -> dict[str, Tensor]:
         """The maps in `names` of residuals (B, F, s, s), each float (B, s, s)."""
         batch, _, height, width = residual.shape
         places = by_place(residual)
@@ -68,83 +70,72 @@ class Normality:
             "mahalanobis": lambda: size(white()),
             "layers": lambda: (size(white()[..., :COARSE]) + size(white()[..., COARSE:])) / 2,
         }
-        return {name: draw[name]().t().reshape(batch, height, width) for name in names}
+        drawn = {name: draw[name]().t().reshape(batch, height, width) for name in names if name in draw}
+        return drawn | ({"wide": self.wide.map(residual)} if self.wide and "wide" in names else {})
 
     def tensors(self) -> dict[str, np.ndarray]:
         """What is stored: the triangular factors in half precision, the rest in single."""
-        rows, columns = np.tril_indices(self.factor.shape[1])
         return {
             "normality.mean": self.mean.cpu().numpy(),
             "normality.spread": self.spread.cpu().numpy(),
             "normality.variance": self.variance.cpu().numpy(),
-            # NumPy lays the picked entries out the other way round, and safetensors writes memory as it lies.
-            "normality.factor": np.ascontiguousarray(self.factor.cpu().numpy()[:, rows, columns], dtype=np.float16),
-        }
+            "normality.factor": pack(self.factor),
+        } | (self.wide.tensors() if self.wide else {})
 
     @classmethod
     def restored(cls, stored: dict[str, np.ndarray], device: torch.device) -> Normality:
         """The inverse of `tensors`."""
-        packed = stored["normality.factor"]
-        features = stored["normality.spread"].shape[0]
-        rows, columns = np.tril_indices(features)
-        factor = np.zeros((len(packed), features, features), np.float32)
-        factor[:, rows, columns] = packed
         mean, spread, variance = (
             torch.from_numpy(np.array(stored[f"normality.{key}"])).to(device) for key in ("mean", "spread", "variance")
         )
-        return cls(mean, spread, variance, torch.from_numpy(factor).to(device))
+        factor = unpack(stored["normality.factor"], len(spread)).to(device)
+        wide = Wide.restored(stored, device) if "wide.whitening" in stored else None
+        return cls(mean, spread, variance, factor, wide)
 
 
 @dataclass(frozen=True)
-class Sums:
-    """What a Normality is made from: residuals of `count` normal images, their sum `total` (P, F) in double
-    precision and the sum of their outer `products` (P, F, F). Sums of other images may be added, and taken away
-    again: so a threshold's images are judged by statistics without them, for the price of one pass over all."""
+class Seen:
+    """What a Normality is made from: sums over normal images of the vectors of all places and, with the `whitening`
+    (F, F), of those of the wide view's blocks."""
 
-    count: int
-    total: Tensor
-    products: Tensor
+    fine: Sums
+    wide: Sums | None
+    whitening: Tensor | None
 
     @classmethod
-    def of(cls, residuals: Iterable[Tensor]) -> Sums:
-        """Of batches (B, F, s, s), at least one, with one batch in memory at a time."""
-        found: Sums | None = None
+    def of(cls, residuals: Iterable[Tensor], whitening: Tensor | None = None) -> Seen:
+        """Of batches (B, F, s, s), with one batch in memory at a time. Raises ValueError without any."""
+        found: Seen | None = None
         for batch in residuals:
-            places = by_place(batch).cpu()
-            one = cls(len(batch), places.double().sum(1), torch.bmm(places.transpose(1, 2), places))
+            wide = None if whitening is None else Sums.of(blocks(batch, whitening))
+            one = cls(Sums.of(by_place(batch)), wide, whitening)
             found = one if found is None else found + one
         if found is None:
             raise ValueError("there is no residual to learn from")
         return found
 
-    def __add__(self, other: Sums) -> Sums:
-        return Sums(self.count + other.count, self.total + other.total, self.products + other.products)
+    def __add__(self, other: Seen) -> Seen:
+        wide = self.wide + other.wide if self.wide and other.wide else None
+        return Seen(self.fine + other.fine, wide, self.whitening)
 
-    def __sub__(self, other: Sums) -> Sums:
-        return Sums(self.count - other.count, self.total - other.total, self.products - other.products)
+    def __sub__(self, other: Seen) -> Seen:
+        wide = self.wide - other.wide if self.wide and other.wide else None
+        return Seen(self.fine - other.fine, wide, self.whitening)
 
     def normality(self, device: torch.device) -> Normality:
-        """Raises ValueError with fewer images than LEAST."""
-        if self.count < LEAST:
-            raise ValueError(f"{self.count} normal images are too few for a covariance; {LEAST} are needed")
-        mean = self.total / self.count
-        square = self.products.double() / self.count
-        covariance = square - mean[:, :, None] * mean[:, None, :]
-        pooled = covariance.mean(0)
-        ridge = RIDGE * pooled.diagonal().mean() * torch.eye(len(pooled), dtype=pooled.dtype)
-        drawn = torch.lerp(covariance, pooled, _trust(self.count, POOLED)) + ridge
-        # numpy: torch's batched inverse fails in some builds of MKL for matrices of this size.
-        factor = np.linalg.cholesky(np.linalg.inv(drawn.numpy())).astype(np.float16).astype(np.float32)
+        """Raises ValueError with fewer images than a covariance needs."""
+        covariance = self.fine.covariance()
+        factor = inverse_factor(covariance, self.fine.trust(POOLED))
         own = covariance.diagonal(dim1=1, dim2=2)
-        variance = torch.lerp(own, own.mean(0), _trust(self.count, 2 * POOLED))
-        spread = square.diagonal(dim1=1, dim2=2).mean(0)
+        variance = torch.lerp(own, own.mean(0), self.fine.trust(2 * POOLED))
+        spread = self.fine.square.diagonal(dim1=1, dim2=2).mean(0)
+        wide = None
+        if self.wide is not None and self.whitening is not None:
+            wide = Wide.fitted(self.whitening, self.wide, device)
         return Normality(
-            mean.float().to(device),
+            self.fine.mean.float().to(device),
             spread.clamp_min(1e-12).float().to(device),
             variance.clamp_min(1e-12).float().to(device),
-            torch.from_numpy(factor).to(device),
+            factor.to(device),
+            wide,
         )
-
-
-def _trust(count: int, pooled: float) -> float:
-    return pooled / (count + pooled)

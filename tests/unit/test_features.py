@@ -18,7 +18,7 @@ from components import settings as settings_of
 from components import stage
 from components.__main__ import MODULES
 from components.errors import UserError
-from components.features import backbone, normality
+from components.features import backbone, normality, sums
 from components.features.model import FEATURES, FeatureVQVAE
 from components.inspector import Inspector
 from tests.artifacts_fixture import REPO
@@ -188,13 +188,13 @@ def apart(residual):
 def test_the_distance_is_mahalanobis_at_each_place(seed):
     torch.manual_seed(seed)
     mixed = torch.randn(60, 5, 2, 3) @ torch.randn(3, 3) + torch.randn(5, 1, 1)
-    fitted = normality.Sums.of(mixed.split(16)).normality(CPU)
+    fitted = normality.Seen.of(mixed.split(16)).normality(CPU)
     drawn = torch.randn(4, 5, 2, 3)
     found = fitted.maps(drawn, ("mahalanobis",))["mahalanobis"]
     places = apart(mixed)
     own = np.stack([np.cov(place.T, bias=True) for place in places])
     pooled = own.mean(0)
-    ridge = normality.RIDGE * np.diag(pooled).mean() * np.eye(5)
+    ridge = sums.RIDGE * np.diag(pooled).mean() * np.eye(5)
     for place in range(6):
         trust = normality.POOLED / (60 + normality.POOLED)
         inverse = np.linalg.inv((1 - trust) * own[place] + trust * pooled + ridge)
@@ -208,7 +208,7 @@ def test_layers_are_the_fine_features_alone_and_the_coarse_ones_given_them(monke
     monkeypatch.setattr(normality, "COARSE", 3)
     torch.manual_seed(1)
     mixed = torch.einsum("nchw,cd->ndhw", torch.randn(400, 5, 3, 3), torch.randn(5, 5))
-    fitted = normality.Sums.of([mixed]).normality(CPU)
+    fitted = normality.Seen.of([mixed]).normality(CPU)
     drawn = torch.randn(6, 5, 3, 3)
     found = fitted.maps(drawn, ("mahalanobis", "layers"))
     inverse = (fitted.factor @ fitted.factor.mT).double()
@@ -226,7 +226,7 @@ def test_normal_residuals_are_about_one_in_every_map(monkeypatch):
     torch.manual_seed(0)
     normal = torch.randn(200, 6, 4, 4) * torch.rand(6, 1, 1).add(0.5)
     names = ("residual", "deviation", "mahalanobis", "layers")
-    maps = normality.Sums.of(normal.split(32)).normality(CPU).maps(normal, names)
+    maps = normality.Seen.of(normal.split(32)).normality(CPU).maps(normal, names)
     for name, found in maps.items():
         assert found.square().mean().item() == pytest.approx(1, abs=0.15), name
 
@@ -235,7 +235,7 @@ def test_normal_residuals_are_about_one_in_every_map(monkeypatch):
 @settings(max_examples=10, deadline=None)
 def test_what_a_whole_image_shares_moves_no_map(seed, shift):
     torch.manual_seed(seed)
-    fitted = normality.Sums.of([torch.randn(20, 6, 3, 3)]).normality(CPU)
+    fitted = normality.Seen.of([torch.randn(20, 6, 3, 3)]).normality(CPU)
     drawn, names = torch.randn(2, 6, 3, 3), ("residual", "deviation", "mahalanobis")
     plain, lit = fitted.maps(drawn, names), fitted.maps(drawn + shift * torch.randn(2, 6, 1, 1), names)
     assert all(torch.allclose(plain[name], lit[name], rtol=1e-2, atol=1e-3) for name in names)
@@ -243,7 +243,7 @@ def test_what_a_whole_image_shares_moves_no_map(seed, shift):
 
 def test_what_is_stored_measures_the_same(tmp_path):
     torch.manual_seed(0)
-    fitted = normality.Sums.of([torch.randn(20, 6, 2, 2)]).normality(CPU)
+    fitted = normality.Seen.of([torch.randn(20, 6, 2, 2)]).normality(CPU)
     save_file(fitted.tensors(), tmp_path / "normality.safetensors")
     again = normality.Normality.restored(load_file(tmp_path / "normality.safetensors"), torch.device("cpu"))
     drawn, names = torch.randn(3, 6, 2, 2), ("residual", "deviation", "mahalanobis")
@@ -253,7 +253,7 @@ def test_what_is_stored_measures_the_same(tmp_path):
 
 def test_too_few_images_say_nothing_of_a_covariance():
     with pytest.raises(ValueError, match="too few"):
-        normality.Sums.of([torch.randn(3, 2, 2, 2)]).normality(CPU)
+        normality.Seen.of([torch.randn(3, 2, 2, 2)]).normality(CPU)
 
 
 def workspace(root: Path, latent: str) -> Path:
@@ -285,9 +285,9 @@ def workspace(root: Path, latent: str) -> Path:
 
 def test_what_a_fold_adds_can_be_taken_away_again():
     images = torch.randn(30, 6, 3, 3)
-    whole, fold = (normality.Sums.of(part.split(7)) for part in (images, images[4::5]))
+    whole, fold = (normality.Seen.of(part.split(7)) for part in (images, images[4::5]))
     rest = torch.cat([images[k::5] for k in range(4)])
-    left, alone = ((whole - fold).normality(CPU), normality.Sums.of([rest]).normality(CPU))
+    left, alone = ((whole - fold).normality(CPU), normality.Seen.of([rest]).normality(CPU))
     for name in ("mean", "spread", "variance"):
         assert torch.allclose(getattr(left, name), getattr(alone, name), atol=1e-5), name
     assert torch.allclose(left.factor, alone.factor, atol=1e-2)  # stored in half precision
