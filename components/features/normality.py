@@ -37,7 +37,8 @@ COARSE = CHANNELS[16]  # features of the coarsest layer: they come first
 def by_place(residual: Tensor) -> Tensor:
     """Residuals (B, F, s, s) to r (P, B, F): without each image's median."""
     flat = residual.flatten(2)
-    return (flat - flat.median(2, keepdim=True).values).permute(2, 0, 1)
+    # As it lies the batched product below would take four times as long.
+    return (flat - flat.median(2, keepdim=True).values).permute(2, 0, 1).contiguous()
 
 
 @dataclass(frozen=True)

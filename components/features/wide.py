@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from components.device import autocast
 from components.features.sums import Sums, inverse_factor, pack, unpack
 
 BLOCKS = 4  # blocks along each side of the image
@@ -47,9 +48,10 @@ def whitening(residuals: Iterable[Tensor]) -> Tensor:
 
 def blocks(residual: Tensor, whitening: Tensor) -> Tensor:
     """u (P, B, F) of residuals (B, F, s, s), P = BLOCKS * BLOCKS."""
-    white = torch.einsum("bchw,cd->bdhw", residual, whitening)
+    with autocast(residual.device):  # hundreds of places are averaged: half precision is enough for each
+        white = torch.einsum("bchw,cd->bdhw", residual, whitening).float()
     held = white * (REACH / white.square().sum(1, keepdim=True).sqrt()).clamp(max=1)
-    return F.adaptive_avg_pool2d(held, BLOCKS).flatten(2).permute(2, 0, 1)
+    return F.adaptive_avg_pool2d(held, BLOCKS).flatten(2).permute(2, 0, 1).contiguous()
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,10 @@ TINY = {
         "codebook_size": 32,
         "code_dim": 8,
         "downsample": 4,
-        "steps": 250,
+        "steps": 150,
         "batch": 16,
     },
-    "prior": {"channels": 16, "blocks": 1, "residual_layers": 1, "steps": 250, "batch": 16},
+    "prior": {"channels": 16, "blocks": 1, "residual_layers": 1, "steps": 150, "batch": 16},
     "calibrate": {"etas": [0.0005, 0.005], "negatives": 6, "min_area": 0.004},
 }
 
@@ -98,7 +98,7 @@ def test_a_folder_of_normal_images_goes_the_whole_way(tiny: Path) -> None:
 
     # A setting of the prior reruns the prior and what stands on it, nothing above it.
     before = hashes(tiny)
-    edit(tiny / "params.yaml", lambda p: p["overrides"]["stripes"]["prior"].update(steps=240))
+    edit(tiny / "params.yaml", lambda p: p["overrides"]["stripes"]["prior"].update(steps=140))
     second = ran(kintsugi(tiny, "run", "stripes", "--json"))
     names = ("augment", "train_vqvae", "extract_codes")
     assert all(state == "skipped" for stage, state in second.items() if stage.split("@")[0] in names), second
