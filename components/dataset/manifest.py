@@ -137,11 +137,11 @@ def measure(image: np.ndarray) -> dict[str, float | int]:
 
 def to_frame(rows: Iterable[Row]) -> pd.DataFrame:
     """Rows -> the manifest, in the order of COLUMNS and with its types, also when there are none."""
-    rows = list(rows)
-    frame = pd.DataFrame({name: [getattr(row, name) for row in rows] for name in COLUMNS})
     whole = ("label", "width", "height", "channels", "bit_depth", "bits", "bytes")
-    kinds = dict.fromkeys(whole, "int64") | {"brightness": "float64", "sharpness": "float64"}
-    return frame.astype(kinds)
+    kinds = dict.fromkeys(COLUMNS, "str") | dict.fromkeys(whole, "int64")
+    kinds |= {"brightness": "float64", "sharpness": "float64"}
+    rows = list(rows)
+    return pd.DataFrame({name: pd.Series([getattr(row, name) for row in rows], dtype=kinds[name]) for name in COLUMNS})
 
 
 def check(manifest: pd.DataFrame, settings: Dataset) -> None:

@@ -1,4 +1,4 @@
-"""The real chain, tiny: a folder of normal images becomes a gated model; what changed and only that reruns.
+"""The real chain, tiny: a folder of normal images becomes a gated model; what changed and only that is stale.
 
 Real stages, DVC, Prefect and MLflow through the command line, at 64 x 64 pixels and a few dozen steps.
 """
@@ -16,6 +16,7 @@ import pytest
 from ruamel.yaml import YAML
 from scipy import ndimage
 
+from flows.plan import make_plan
 from tests.tiny import edit
 
 pytestmark = pytest.mark.slow
@@ -96,15 +97,11 @@ def test_a_folder_of_normal_images_goes_the_whole_way(tiny: Path) -> None:
     # Nothing changed: everything is skipped.
     assert "ran" not in ran(kintsugi(tiny, "run", "stripes", "--json")).values()
 
-    # A setting of the prior reruns the prior and what stands on it, nothing above it.
-    before = hashes(tiny)
+    # A setting of the prior makes the prior stale, and nothing above it.
+    settings = (tiny / "params.yaml").read_bytes()
     edit(tiny / "params.yaml", lambda p: p["overrides"]["stripes"]["prior"].update(steps=140))
-    second = ran(kintsugi(tiny, "run", "stripes", "--json"))
-    names = ("augment", "train_vqvae", "extract_codes")
-    assert all(state == "skipped" for stage, state in second.items() if stage.split("@")[0] in names), second
-    assert all(second[stage] == "ran" for stage in second if stage.split("@")[0] in ("train_prior", "calibrate"))
-    after = hashes(tiny)
-    assert all(before[f"{name}@stripes"] == after[f"{name}@stripes"] for name in names)
+    assert set(make_plan(tiny, ["stripes"]).stale) == {"train_prior@stripes"}
+    (tiny / "params.yaml").write_bytes(settings)
 
     # A person promotes; the model inspects, and the trail holds.
     kintsugi(tiny, "promote", "stripes", "--by", "Ada", "--why", "first model of this line")

@@ -23,7 +23,7 @@ from flows.adapters import versioning
 from flows.adapters.process import Cancellation, StoppedError
 from flows.adapters.versioning import LockBusyError, StageError
 from flows.outcome import CategoryOutcome, StageOutcome, recall
-from flows.plan import make_plan
+from flows.plan import read_nodes
 from flows.record import ContestedError
 from flows.run import run
 from tests import tiny
@@ -180,12 +180,12 @@ def test_images_that_land_before_the_lock_is_taken_are_learned_from(
 ) -> None:
     run(toy.root, ["bolt"])
 
-    def planned(root: Path, categories: Any) -> Any:
-        plan = make_plan(root, categories)
+    def read(root: Path, categories: Any) -> Any:
+        nodes = read_nodes(root, categories)
         toy.image("bolt", "landed in between\n")
-        return plan
+        return nodes
 
-    monkeypatch.setattr("flows.run.make_plan", planned)
+    monkeypatch.setattr("flows.run.read_nodes", read)
     assert set(states(run(toy.root, ["bolt"])).values()) == {"ran", "skipped"}  # published before, by the stand-in
     assert toy.calls().count("augment@bolt") == 2
 
