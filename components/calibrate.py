@@ -26,13 +26,14 @@ from components.negatives import HARD, make, rectangle
 from components.prior import train as prior_training
 from components.restore import restore
 from components.scoremap import FEATURE_SMOOTHING, distance, grow
-from components.scores import WIDER
+from components.scores import Kind
 from components.settings import Calibrate, Settings
 from components.threshold import threshold
 from components.vqvae import train as vqvae_training
 
 FEW = 16  # calibration images that the search for eta looks at
 SATURATED = 0.002  # AUROCs on the easy rectangles that differ by less say nothing
+PRICE = 0.002  # mean AUROC on hard negatives that the wide view may cost
 ENOUGH = 0.005  # AUROC on hard negatives that a smaller eta may cost over features
 
 
@@ -72,7 +73,7 @@ def run(root: Path, settings: Settings) -> None:
     scores = score_table(detector, held_out, usual, normals, white, settings, known, known_maps)
     score = config.score
     if score == "auto":
-        score = choose_score(scores, detector.kind.candidates)
+        score = choose_score(scores, detector.kind)
     limit = threshold(usual[score], config.false_alarms)
     low = float(np.median(detector.score(maps, score)))
 
@@ -198,13 +199,13 @@ def choose_eta(table: pd.DataFrame, config: Calibrate, tolerance: float = 0.0) -
     return float(best[hard >= hard.max() - tolerance].eta.min())
 
 
-def choose_score(table: pd.DataFrame, candidates: Sequence[str]) -> str:
+def choose_score(table: pd.DataFrame, kind: Kind) -> str:
     """The candidate with the best mean AUROC in the sorted `table`; with the wide view beside it unless that costs more
-    than SATURATED. Painted negatives are small: they can say what the wide view costs, and not what it is for."""
+    than PRICE. Painted negatives are small: they can say what the wide view costs, and not what it is for."""
     means = table.set_index("score")["mean"]
-    best = next(str(name) for name in table.score if name in candidates)
-    wider = WIDER.get(best, best)
-    return wider if wider in means and means[wider] >= means[best] - SATURATED else best
+    best = next(str(name) for name in table.score if name in kind.candidates)
+    wider = kind.wider.get(best, best)
+    return wider if means[wider] >= means[best] - PRICE else best
 
 
 def score_table(

@@ -43,15 +43,19 @@ def keep_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
+def fast_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the hardware multiplies it faster than float32; elsewhere float32.
 
-    A CPU without AVX512-BF16 or AMX emulates bfloat16 and is slower with it, hence the question to
-    oneDNN. Half precision is for training and drawing only: likelihoods that decide whether a code is
-    replaced are always computed in float32.
+    A CPU without AVX512-BF16 or AMX emulates bfloat16 and is slower with it, hence the question to oneDNN.
     """
-    if device.type == "cuda" and torch.cuda.is_bf16_supported():
-        return torch.autocast("cuda", torch.bfloat16)
-    if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return torch.autocast("cpu", torch.bfloat16)
+    fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    fast = fast or (device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return torch.bfloat16 if fast else torch.float32
+
+
+def autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Networks in `fast_dtype`. Half precision is for training and drawing only: likelihoods that decide whether a code
+    is replaced are always computed in float32."""
+    if fast_dtype(device) == torch.bfloat16:
+        return torch.autocast(device.type, torch.bfloat16)
     return contextlib.nullcontext()

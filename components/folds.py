@@ -15,8 +15,7 @@ import torch
 
 from components.arrays import Images, evenly, to_tensor
 from components.detector import Detector
-from components.features.normality import Seen
-from components.features.wide import whitening
+from components.features.normality import cross_fitted
 from components.metrics import area_score
 from components.scoremap import examine
 from components.scores import least
@@ -24,38 +23,37 @@ from components.standard import Standard, level, standard
 
 BATCH = 16
 FOLDS = 5
-SAMPLE = 64  # images that say which directions of the features vary, for all places at once
+MOST = 1000  # images beside the calibration's that shape statistics: more say little more, and must be in memory
 
 
 def fitted(
     detector: Detector, normals: np.ndarray, plain: np.ndarray | Images, white: float, name: str
 ) -> tuple[Detector, tuple[Detector, ...]]:
-    """The detector with the statistics of all normal images, and for each fold of `normals` (N, S, S, C) one without
+    """The detector with the statistics of normal images, and for each fold of `normals` (N, S, S, C) one without
     its images. `plain` (M, S, S, C) are the normal images of the other parts. Over pixels there is nothing to fit
     here, and one detector for all folds.
     """
     if not detector.over_features:
         return detector, (detector,)
+    found = [
+        *residuals(detector, normals, np.arange(len(normals)), white, f"{name} folds"),
+        *residuals(detector, plain, evenly(len(plain), MOST), white, f"{name} others"),
+    ]
     device = next(detector.vqvae.parameters()).device
-    folds = min(FOLDS, len(normals))
-    some = plain[evenly(len(plain), SAMPLE)]
-    common = whitening(residuals(detector, some, white, f"{name} whitening"))
-    others = Seen.of(residuals(detector, plain, white, f"{name} residuals"), common)
-    own = [Seen.of(residuals(detector, normals[k::folds], white, f"{name} fold {k}"), common) for k in range(folds)]
-    whole = sum(own, others)
-    return (
-        replace(detector, normality=whole.normality(device)),
-        tuple(replace(detector, normality=(whole - one).normality(device)) for one in own),
-    )
+    whole, parts = cross_fitted(torch.cat(found), FOLDS, device)
+    return replace(detector, normality=whole), tuple(replace(detector, normality=part) for part in parts)
 
 
-def residuals(detector: Detector, images: np.ndarray | Images, white: float, name: str) -> Iterator[torch.Tensor]:
-    """Features minus those of the restored codes, (B, F, s, s), batch by batch."""
+def residuals(
+    detector: Detector, images: np.ndarray | Images, places: np.ndarray, white: float, name: str
+) -> Iterator[torch.Tensor]:
+    """Of the images at `places`, features minus those of the restored codes, batch by batch: float16 (B, F, s, s), in
+    the CPU's memory."""
     device = next(detector.vqvae.parameters()).device
-    for i in range(0, len(images), BATCH):
-        x = to_tensor(images[i : i + BATCH], white, device)
-        yield examine(detector.vqvae, detector.prior, x, detector.eta, detector.neighbour_rule).residual
-        print(f"{name} {min(i + BATCH, len(images))}/{len(images)}", flush=True)
+    for i in range(0, len(places), BATCH):
+        x = to_tensor(images[places[i : i + BATCH]], white, device)
+        yield examine(detector.vqvae, detector.prior, x, detector.eta, detector.neighbour_rule).residual.cpu().half()
+        print(f"{name} {min(i + BATCH, len(places))}/{len(places)}", flush=True)
 
 
 def look(

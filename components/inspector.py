@@ -107,7 +107,7 @@ class Inspector:
             part, key = name.split(".", 1)
             parts.setdefault(part, {})[key] = tensor
         vqvae = described(bundle["vqvae"])
-        if vqvae.latent == "features" and "mean.layers" not in parts["standards"]:
+        if vqvae.latent == "features" and "subspace.gain" not in parts["standards"]:
             raise UserError(f"{folder} is of an older version; run `kintsugi run {bundle['category']}` again")
         vqvae.load_state_dict(parts["vqvae"])
         prior = PixelSNAIL(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 PIXEL_MAPS = ("restored", "input_restored", "reconstruction", "likelihood", "restored_likelihood")
 BUDGET_MAPS = ("budget",)  # beside them, where the model allocates its codes by context
@@ -54,25 +54,26 @@ FEATURE_CANDIDATES = (
     "residual", "mahalanobis", "layers", "layers+residual", "mahalanobis+residual", "mahalanobis+deviation",
 )  # fmt: skip
 # Each of them can have the wide view beside it, with less weight: it marks more than a small defect covers.
-WIDER = {name: f"{name}+wide" for name in FEATURE_CANDIDATES}
-FEATURE_SCORES |= {wider: (*FEATURE_SCORES[name], "wide") for name, wider in WIDER.items()}
-WEIGHTS = {"wide": 0.4}  # in a sum; of all others 1
+FEATURE_WIDER = {name: f"{name}+wide" for name in FEATURE_CANDIDATES}
+FEATURE_SCORES |= {wider: (*FEATURE_SCORES[name], "wide") for name, wider in FEATURE_WIDER.items()}
+WEIGHTS = {"wide": 0.2}  # in a sum; of all others 1
 SCORES = PIXEL_SCORES | BUDGET_SCORES | FEATURE_SCORES
 
 
 @dataclass(frozen=True)
 class Kind:
     """What can be drawn of a kind of model: its base `maps`, the `scores` made of them, and the `candidates` among
-    these that `auto` may choose."""
+    these that `auto` may choose; `wider` is each candidate's score with the wide view beside it."""
 
     maps: tuple[str, ...]
     scores: dict[str, tuple[str, ...]]
     candidates: tuple[str, ...]
+    wider: dict[str, str] = field(default_factory=dict)
 
 
 PIXELS = Kind(PIXEL_MAPS, PIXEL_SCORES, PIXEL_CANDIDATES)
 PATCHES = Kind(PIXEL_MAPS + BUDGET_MAPS, PIXEL_SCORES | BUDGET_SCORES, PIXEL_CANDIDATES + BUDGET_CANDIDATES)
-FEATURES = Kind(FEATURE_MAPS, FEATURE_SCORES, FEATURE_CANDIDATES)
+FEATURES = Kind(FEATURE_MAPS, FEATURE_SCORES, FEATURE_CANDIDATES, FEATURE_WIDER)
 
 
 def kind_of(latent: str, allocates: bool) -> Kind:

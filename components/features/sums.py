@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from components.features.steps import stepped
+
 RIDGE = 1e-2  # added to a covariance's diagonal, share of its mean
 LEAST = 4  # images that a covariance needs at least to say anything
 
@@ -56,26 +58,10 @@ class Sums:
 
 
 def inverse_factor(covariance: Tensor, trust: float = 0.0) -> Tensor:
-    """W (P, F, F), lower triangular, with W W^T = S'^-1, as half precision keeps it: S' is the `covariance` (P, F, F)
-    drawn towards its mean over the places by `trust` in 0..1, and a ridge."""
+    """W (P, F, F), lower triangular, with W W^T = S'^-1, in the steps of `components.features.steps`: S' is the
+    `covariance` (P, F, F) drawn towards its mean over the places by `trust` in 0..1, and a ridge."""
     pooled = covariance.mean(0)
     ridge = RIDGE * pooled.diagonal().mean() * torch.eye(len(pooled), dtype=pooled.dtype)
     drawn = torch.lerp(covariance, pooled, trust) + ridge
     # numpy: torch's batched inverse fails in some builds of MKL for matrices of this size.
-    factor = np.linalg.cholesky(np.linalg.inv(drawn.numpy()))
-    return torch.from_numpy(factor.astype(np.float16).astype(np.float32))
-
-
-def pack(factor: Tensor) -> np.ndarray:
-    """The lower triangles of (P, F, F), float16 (P, F (F + 1) / 2)."""
-    rows, columns = np.tril_indices(factor.shape[-1])
-    # NumPy lays the picked entries out the other way round, and safetensors writes memory as it lies.
-    return np.ascontiguousarray(factor.cpu().numpy()[:, rows, columns], dtype=np.float16)
-
-
-def unpack(packed: np.ndarray, features: int) -> Tensor:
-    """The inverse of `pack`: float32 (P, F, F)."""
-    rows, columns = np.tril_indices(features)
-    factor = np.zeros((len(packed), features, features), np.float32)
-    factor[:, rows, columns] = packed
-    return torch.from_numpy(factor)
+    return stepped(torch.from_numpy(np.linalg.cholesky(np.linalg.inv(drawn.numpy()))).float(), 1)

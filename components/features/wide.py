@@ -8,13 +8,11 @@ say: with the residual r at a place, and W that makes r W of length 1 on average
     v = min(1, REACH / |r W|) r W,      u = mean of v over the places of a block,
 
 and the map is the distance sqrt((u - m)^T S'^-1 (u - m) / F) of each block, with mean m and covariance S' over normal
-images. Bounded influence is Huber's (1964); the median of the image stays in r, for what the whole image shares may be
-the defect.
+images. Bounded influence is Huber's (1964).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,25 +21,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from components.device import autocast
-from components.features.sums import Sums, inverse_factor, pack, unpack
+from components.features.steps import pack, unpack
+from components.features.sums import Sums, inverse_factor
 
 BLOCKS = 4  # blocks along each side of the image
 REACH = 1.1  # typical lengths of a normal residual: more than this a place cannot say
 BORROWED = 100.0  # images' worth of trust in the mean covariance over all blocks
 
 
-def whitening(residuals: Iterable[Tensor]) -> Tensor:
-    """W (F, F) of some normal residuals, batches (B, F, s, s): |r W|^2 is 1 on average.
-
-    Raises ValueError without any.
-    """
-    total, count = torch.zeros(()), 0
-    for batch in residuals:
-        rows = batch.permute(0, 2, 3, 1).flatten(0, 2).cpu().double()
-        total, count = total + rows.T @ rows, count + len(rows)
-    if not count:
-        raise ValueError("there is no residual to learn from")
-    second = total / count
+def whitening(sums: Sums) -> Tensor:
+    """W (F, F) of the sums of normal residuals at all places: |r W|^2 is 1 on average."""
+    second = sums.square.mean(0)
     factor = inverse_factor(second[None])[0].double()
     return (factor / (factor.T @ second @ factor).trace().sqrt()).float()
 
@@ -63,10 +53,10 @@ class Wide:
     factor: Tensor
 
     @classmethod
-    def fitted(cls, whitening: Tensor, sums: Sums, device: torch.device) -> Wide:
+    def fitted(cls, whitening: Tensor, sums: Sums) -> Wide:
         """From the sums of the blocks of normal images."""
         factor = inverse_factor(sums.covariance(), sums.trust(BORROWED))
-        return cls(whitening.to(device), sums.mean.float().to(device), factor.to(device))
+        return cls(whitening, sums.mean.float().to(whitening.device), factor.to(whitening.device))
 
     def map(self, residual: Tensor) -> Tensor:
         """The distances of residuals (B, F, s, s), interpolated to each place, (B, s, s)."""
@@ -76,10 +66,12 @@ class Wide:
 
     def tensors(self) -> dict[str, np.ndarray]:
         """What is stored."""
+        packed, size = pack(self.factor)
         return {
             "wide.whitening": self.whitening.cpu().numpy(),
             "wide.mean": self.mean.cpu().numpy(),
-            "wide.factor": pack(self.factor),
+            "wide.factor": packed,
+            "wide.step": size,
         }
 
     @classmethod
@@ -87,4 +79,4 @@ class Wide:
         """The inverse of `tensors`."""
         whitening = torch.from_numpy(np.array(stored["wide.whitening"])).to(device)
         mean = torch.from_numpy(np.array(stored["wide.mean"])).to(device)
-        return cls(whitening, mean, unpack(stored["wide.factor"], len(whitening)).to(device))
+        return cls(whitening, mean, unpack(stored["wide.factor"], stored["wide.step"]).to(device))

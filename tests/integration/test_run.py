@@ -331,7 +331,15 @@ def test_interrupted_killed_and_resumed(toy: Toy, monkeypatch: pytest.MonkeyPatc
     # The killed run held the gpu slot and DVC's locks; neither keeps the next one waiting.
     (toy.root / "control/train_vqvae-bolt").unlink()
     process = start("--json")
-    output, errors = process.communicate(timeout=60)
+    try:
+        output, errors = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:  # say what it waits for
+        processes = subprocess.run(
+            ["ps", "-eo", "pid,ppid,pgid,stat,etime,args"], capture_output=True, text=True
+        ).stdout
+        locks = [path.read_text() for path in toy.root.glob(".dvc/tmp/rwlock*")]
+        process.send_signal(signal.SIGINT)
+        pytest.fail(f"{process.communicate(timeout=30)[1]}\n{processes}\n{locks}")
     assert process.returncode == 0, errors
     (report,) = json.loads(output)
     assert [(s["stage"], s["state"]) for s in report["stages"]] == [

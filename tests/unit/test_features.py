@@ -20,6 +20,8 @@ from components.__main__ import MODULES
 from components.errors import UserError
 from components.features import backbone, normality, sums
 from components.features.model import FEATURES, FeatureVQVAE
+from components.features.subspace import SIDE, Subspace, without_median
+from components.features.wide import Wide, blocks, whitening
 from components.inspector import Inspector
 from tests.artifacts_fixture import REPO
 from tests.tiny import edit
@@ -176,6 +178,17 @@ def test_the_picture_teaches_the_codes_nothing():
     assert any(p.grad is not None and p.grad.any() for p in model.picture.parameters())
 
 
+def measured(residuals: torch.Tensor) -> normality.Normality:
+    """What normal residuals (N, F, s, s) say of places and blocks by themselves: nothing is explained by all."""
+    side = min(residuals.shape[-1], SIDE)
+    size = residuals.shape[1] * side * side
+    own = without_median(residuals)
+    fine = sums.Sums.of(normality.by_place(own))
+    white = whitening(fine)
+    nothing = Subspace(torch.zeros(0, size), torch.zeros(0))
+    return normality.Normality.fitted(nothing, fine, Wide.fitted(white, sums.Sums.of(blocks(own, white))))
+
+
 def apart(residual):
     """(B, F, h, w) to float64 (h * w, B, F) without each image's (lower) median over the places."""
     flat = residual.double().flatten(2).numpy()
@@ -187,15 +200,15 @@ def apart(residual):
 @given(st.integers(0, 10**6))
 def test_the_distance_is_mahalanobis_at_each_place(seed):
     torch.manual_seed(seed)
-    mixed = torch.randn(60, 5, 2, 3) @ torch.randn(3, 3) + torch.randn(5, 1, 1)
-    fitted = normality.Seen.of(mixed.split(16)).normality(CPU)
-    drawn = torch.randn(4, 5, 2, 3)
+    mixed = torch.randn(60, 5, 3, 3) @ torch.randn(3, 3) + torch.randn(5, 1, 1)
+    fitted = measured(mixed)
+    drawn = torch.randn(4, 5, 3, 3)
     found = fitted.maps(drawn, ("mahalanobis",))["mahalanobis"]
     places = apart(mixed)
     own = np.stack([np.cov(place.T, bias=True) for place in places])
     pooled = own.mean(0)
     ridge = sums.RIDGE * np.diag(pooled).mean() * np.eye(5)
-    for place in range(6):
+    for place in range(9):
         trust = normality.POOLED / (60 + normality.POOLED)
         inverse = np.linalg.inv((1 - trust) * own[place] + trust * pooled + ridge)
         for image in range(4):
@@ -208,7 +221,7 @@ def test_layers_are_the_fine_features_alone_and_the_coarse_ones_given_them(monke
     monkeypatch.setattr(normality, "COARSE", 3)
     torch.manual_seed(1)
     mixed = torch.einsum("nchw,cd->ndhw", torch.randn(400, 5, 3, 3), torch.randn(5, 5))
-    fitted = normality.Seen.of([mixed]).normality(CPU)
+    fitted = measured(mixed)
     drawn = torch.randn(6, 5, 3, 3)
     found = fitted.maps(drawn, ("mahalanobis", "layers"))
     inverse = (fitted.factor @ fitted.factor.mT).double()
@@ -226,7 +239,7 @@ def test_normal_residuals_are_about_one_in_every_map(monkeypatch):
     torch.manual_seed(0)
     normal = torch.randn(200, 6, 4, 4) * torch.rand(6, 1, 1).add(0.5)
     names = ("residual", "deviation", "mahalanobis", "layers")
-    maps = normality.Seen.of(normal.split(32)).normality(CPU).maps(normal, names)
+    maps = measured(normal).maps(normal, names)
     for name, found in maps.items():
         assert found.square().mean().item() == pytest.approx(1, abs=0.15), name
 
@@ -235,25 +248,10 @@ def test_normal_residuals_are_about_one_in_every_map(monkeypatch):
 @settings(max_examples=10, deadline=None)
 def test_what_a_whole_image_shares_moves_no_map(seed, shift):
     torch.manual_seed(seed)
-    fitted = normality.Seen.of([torch.randn(20, 6, 3, 3)]).normality(CPU)
+    fitted = measured(torch.randn(20, 6, 3, 3))
     drawn, names = torch.randn(2, 6, 3, 3), ("residual", "deviation", "mahalanobis")
     plain, lit = fitted.maps(drawn, names), fitted.maps(drawn + shift * torch.randn(2, 6, 1, 1), names)
     assert all(torch.allclose(plain[name], lit[name], rtol=1e-2, atol=1e-3) for name in names)
-
-
-def test_what_is_stored_measures_the_same(tmp_path):
-    torch.manual_seed(0)
-    fitted = normality.Seen.of([torch.randn(20, 6, 2, 2)]).normality(CPU)
-    save_file(fitted.tensors(), tmp_path / "normality.safetensors")
-    again = normality.Normality.restored(load_file(tmp_path / "normality.safetensors"), torch.device("cpu"))
-    drawn, names = torch.randn(3, 6, 2, 2), ("residual", "deviation", "mahalanobis")
-    ours, theirs = fitted.maps(drawn, names), again.maps(drawn, names)
-    assert all(torch.equal(ours[name], theirs[name]) for name in names)
-
-
-def test_too_few_images_say_nothing_of_a_covariance():
-    with pytest.raises(ValueError, match="too few"):
-        normality.Seen.of([torch.randn(3, 2, 2, 2)]).normality(CPU)
 
 
 def workspace(root: Path, latent: str) -> Path:
@@ -281,16 +279,6 @@ def workspace(root: Path, latent: str) -> Path:
             image[20:40, 20:40] = 255 if kind == "test/spot" else image[20:40, 20:40]
             assert cv2.imwrite(str(folder / f"{number}.png"), image)
     return root
-
-
-def test_what_a_fold_adds_can_be_taken_away_again():
-    images = torch.randn(30, 6, 3, 3)
-    whole, fold = (normality.Seen.of(part.split(7)) for part in (images, images[4::5]))
-    rest = torch.cat([images[k::5] for k in range(4)])
-    left, alone = ((whole - fold).normality(CPU), normality.Seen.of([rest]).normality(CPU))
-    for name in ("mean", "spread", "variance"):
-        assert torch.allclose(getattr(left, name), getattr(alone, name), atol=1e-5), name
-    assert torch.allclose(left.factor, alone.factor, atol=1e-2)  # stored in half precision
 
 
 def test_the_section_of_features_counts_only_over_features(tmp_path):
@@ -324,7 +312,7 @@ def test_the_whole_way_over_features(tmp_path, weights):
     assert [one.score for one in together] == pytest.approx([one.score for one in alone], rel=1e-3)
     assert all(one.restored.shape == (64, 64, 3) for one in together)
     stored, bundle = load_file(package / "model.safetensors"), json.loads((package / "bundle.json").read_text())
-    save_file({name: one for name, one in stored.items() if ".layers" not in name}, package / "model.safetensors")
+    save_file({name: one for name, one in stored.items() if ".subspace" not in name}, package / "model.safetensors")
     bundle["sha256"] = stage.file_sha256(package / "model.safetensors")
     (package / "bundle.json").write_text(json.dumps(bundle))
     with pytest.raises(UserError, match="of an older version; run `kintsugi run brick` again"):

@@ -16,7 +16,7 @@ from components.calibrate import choose_eta, choose_score
 from components.detector import Detector
 from components.errors import UserError
 from components.scoremap import Evidence, base_maps, distance, examine
-from components.scores import least
+from components.scores import Kind, least
 from components.settings import Calibrate
 from components.standard import Standard, standard
 from components.vqvae.model import VQVAE
@@ -123,9 +123,9 @@ def test_an_eta_that_rewrites_normal_images_is_refused():
 def test_the_wide_view_is_beside_the_best_score_unless_painted_defects_pay_for_it(cost, chosen):
     means = {"layers": 0.98, "layers+wide": 0.98 - cost, "deviation": 0.99, "residual": 0.9}
     rows = pd.DataFrame({"score": means.keys(), "mean": means.values()}).sort_values("mean", ascending=False)
-    candidates = ("layers", "residual")  # deviation is no candidate: it takes no part
-    assert choose_score(rows, candidates) == chosen
-    assert choose_score(rows[~rows.score.str.contains("wide")], candidates) == "layers"
+    kind = Kind((), {}, ("layers", "residual"), {"layers": "layers+wide"})  # deviation takes no part
+    assert choose_score(rows, kind) == chosen
+    assert choose_score(rows, dataclasses.replace(kind, wider={})) == "layers"
 
 
 def test_a_sum_weighs_the_wide_view_less():
@@ -133,7 +133,7 @@ def test_a_sum_weighs_the_wide_view_less():
     level = {name: Standard(np.ones((1, 1), np.float32), np.full((1, 1), 2, np.float32)) for name in maps}
     detector = Detector(SimpleNamespace(latent="features", allocates=False), None, 0.0, True, (), standards=level)
     assert detector.score(maps, "layers")[0, 0, 0] == 1
-    assert detector.score(maps, "layers+wide")[0, 0, 0] == pytest.approx(1.4)
+    assert detector.score(maps, "layers+wide")[0, 0, 0] == pytest.approx(1.2)
 
 
 def test_known_defects_are_half_of_what_an_eta_is_first_judged_by():
