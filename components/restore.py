@@ -19,7 +19,6 @@ cell is its own neighbourhood: it is as large as the four codes that the rule as
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -32,15 +31,16 @@ BLOCK = 6  # rows iterated together: fewer do less work, more do it in fewer cal
 
 @dataclass(frozen=True)
 class Restoration:
-    """What came of a `reading` of B grids of H x W codes out of K.
+    """What came of a `reading` of B grids of H x W codes.
 
-    `codes` int64 (B, H, W): restored, lying as the image does. `logits` (B, K, H, W): the prior's, after the restored
-    codes, lying as it reads. `passes`: rows that the prior computed, over H and B; 1 when nothing was suspicious.
+    `codes` int64 (B, H, W): restored, lying as the image does. `after` (B, H, W): p(z_i | r_<i) of the original codes
+    after the restored ones, lying as the prior reads. `passes`: rows that the prior computed, over H and B; 1 when
+    nothing was suspicious.
     """
 
     reading: Reading
     codes: Tensor
-    logits: Tensor
+    after: Tensor
     passes: float
 
     @property
@@ -48,17 +48,23 @@ class Restoration:
         """p(z_i | z_<i) of the original codes after the original ones, (B, H, W)."""
         return self.reading.likelihood
 
-    @cached_property
+    @property
     def likelihood_restored(self) -> Tensor:
         """p(z_i | r_<i) of the original codes after the restored ones, (B, H, W); of cells as in `likelihood`."""
-        given = self.reading
-        return reorder(share(own(self.logits, given.codes), given.coarse), given.order)
+        return reorder(share(self.after, self.reading.coarse), self.reading.order)
 
 
 def own(logits: Tensor, codes: Tensor) -> Tensor:
     """Likelihood in [0, 1] of `codes` (B, h, W) under `logits` (B, K, h, W)."""
     chosen = logits.gather(1, codes[:, None]).squeeze(1)
     return (chosen - logits.logsumexp(1)).exp()
+
+
+def likeliest(logits: Tensor, where: Tensor, codes: Tensor) -> Tensor:
+    """`codes` (B, h, W) with the most likely one under `logits` (B, K, h, W) wherever the mask (B, h, W) is True."""
+    chosen = codes.clone()
+    chosen[where] = logits.permute(0, 2, 3, 1)[where].argmax(1)
+    return chosen
 
 
 def lower_neighbours(likelihood: Tensor) -> Tensor:
@@ -119,33 +125,34 @@ class Reading:
                 eligible |= coarse & (likelihood < eta)
         suspicious = (self.seen < eta) & eligible
         active = suspicious.flatten(1).any(1)
-        restored, logits, computed = codes.clone(), self.logits, float(height)
+        restored, after, computed = codes.clone(), self.seen.clone(), float(height)
         if active.any():
             rows = self.rows.of(active)
-            original, permitted, guess, after = codes[active], eligible[active], codes[active], logits[active]
+            original, permitted, guess, likelihood = codes[active], eligible[active], codes[active], self.seen[active]
+            ruled = likeliest(self.logits, suspicious, codes)[active]  # what the rule makes of `likelihood`
             first = int(suspicious.flatten(2).any(2).any(0).int().argmax())  # the first row with one, in any image
             changed = torch.zeros(len(guess), dtype=torch.bool, device=guess.device)
             while first < height:
                 last, at = min(first + BLOCK, height), first
-                moving = changed  # above nothing has changed in the others: the logits that they have are right
+                moving = changed  # above nothing has changed in the others: what they are ruled by is right
                 while True:
                     if moving.any():
                         rows.first, rows.images = at, None if moving.all() else moving.nonzero()[:, 0]
-                        after[moving, :, at:last] = self.prior(guess[moving, :last], rows, order)
+                        logits, z = self.prior(guess[moving, :last], rows, order), original[moving, at:last]
+                        found = own(logits, z)
+                        wrong = (found < eta) & permitted[moving, at:last]
+                        likelihood[moving, at:last], ruled[moving, at:last] = found, likeliest(logits, wrong, z)
                         computed += (last - at) * float(moving.sum()) / len(codes)
-                    block, z = after[:, :, at:last], original[:, at:last]
-                    ruled = torch.where((own(block, z) < eta) & permitted[:, at:last], block.argmax(1), z)
-                    moved = ruled != guess[:, at:last]
+                    moved = ruled[:, at:last] != guess[:, at:last]
                     if not moved.any():
                         break
-                    guess[:, at:last] = ruled
+                    guess[:, at:last] = ruled[:, at:last]
                     at += int(moved.any(2).any(0).int().argmax())
                     moving = moved.flatten(1).any(1)
                     changed = changed | moving
                 first = last
-            restored[active] = guess
-            logits = logits.index_copy(0, active.nonzero()[:, 0], after)
-        return Restoration(self, reorder(restored, order), logits, computed / height)
+            restored[active], after[active] = guess, likelihood
+        return Restoration(self, reorder(restored, order), after, computed / height)
 
 
 @torch.no_grad()

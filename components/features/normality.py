@@ -122,7 +122,8 @@ def cross_fitted(residuals: Tensor, folds: int, device: torch.device) -> tuple[N
     """From the residuals (N, F, s, s) of normal images, in any precision: that of all of them, and for each fold
     k = 0..folds - 1 that of all but the images k, k + folds, ...
 
-    An image's own part in every mean and covariance is what the subspace of the other folds leaves of it.
+    An image's own part in every mean and covariance is what the subspace of the other folds leaves of it. (So a fold's
+    images have no part in its subspace and its sums, and an indirect one in what subspaces left of the others'.)
     Raises ValueError with fewer images than a covariance needs.
     """
     fold = torch.arange(len(residuals)) % folds
