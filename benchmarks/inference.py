@@ -1,4 +1,4 @@
-"""Inference: the packaged model's milliseconds per image, one at a time and in batches of eight.
+"""Inference: the packaged model's milliseconds per image, one at a time and in batches.
 
     PYTHONPATH=. python benchmarks/inference.py [CATEGORY] [--peers feature_baselines.py --data DATA_ROOT]
 
@@ -21,7 +21,7 @@ import torch
 
 from benchmarks._trained import choose as trained
 from components.dataset.images import read_image
-from components.inspector import Inspector
+from components.inspector import BATCH, Inspector
 from components.settings import find_root
 
 WARM_UP = 3
@@ -55,7 +55,7 @@ def main() -> int:
         f"{category}: {len(images)} images, {torch.get_num_threads()} threads, "
         f"score {inspector.calibration['score']}: "
         f"single {times.mean():.1f} ms (median {np.median(times):.1f}, good parts {times[good].mean():.1f}, "
-        f"worst {times.max():.1f}), batches of 8 {batch:.1f} ms per image"
+        f"worst {times.max():.1f}), batches of {BATCH} {batch:.1f} ms per image"
     )
     if options.peers:
         said = subprocess.run([sys.executable, options.peers, options.data, category, "--json"],

@@ -32,7 +32,7 @@ from components.settings import Prior as PriorConfig
 from components.standard import Standard
 from components.vqvae.train import described
 
-BATCH = 8
+BATCH = 16
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,13 @@ NOTHING = 1e-6  # share of it below which a component is the arithmetic's own
 def without_median(residual: Tensor) -> Tensor:
     """Residuals (B, F, s, s) less each image's median over the places, feature by feature: what most of an image shares
     (the lamp, the exposure, the batch's colour) is no defect."""
-    return residual - residual.flatten(2).median(2).values[..., None, None]
+    flat = residual.flatten(2)
+    if residual.device.type == "cpu":  # a quarter of the time of torch's
+        middle = (flat.shape[2] - 1) // 2
+        median = torch.from_numpy(np.partition(flat.numpy(), middle, axis=2)[..., middle])
+    else:
+        median = flat.median(2).values
+    return residual - median[..., None, None]
 
 
 def pooled(residual: Tensor) -> Tensor:

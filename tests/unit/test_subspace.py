@@ -70,6 +70,13 @@ def test_a_way_in_which_normal_images_differ_is_explained_and_a_defect_is_not():
     assert (model.unexplained(struck) - left)[0, :, 3, 4].mean() > 9
 
 
+@pytest.mark.parametrize("side", [3, 4])
+def test_the_median_is_that_of_each_image_and_feature(side):
+    drawn = torch.randn(2, 3, side, side)
+    median = drawn.flatten(2).sort(2).values[..., (side * side - 1) // 2]
+    assert torch.equal(without_median(drawn), drawn - median[..., None, None])
+
+
 def test_finer_grids_lose_what_is_explained_by_interpolation():
     """Twice SIDE places along each side: a smooth way is explained at all of them."""
     side = 2 * subspace.SIDE
