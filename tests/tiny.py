@@ -56,8 +56,8 @@ def shrink(root: Path, categories: Sequence[str] = ("brick",), **more: dict[str,
     """Write the tiny settings into a workspace; `more` changes sections of them."""
 
     def change(settings: Any) -> None:
-        for section, values in SETTINGS.items():
-            settings[section].update(values | more.get(section, {}))
+        for section in SETTINGS | more:
+            settings[section].update(SETTINGS.get(section, {}) | more.get(section, {}))
 
     edit(root / "settings/standard.yaml", change)
     edit(

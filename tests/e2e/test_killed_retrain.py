@@ -6,7 +6,6 @@ on where the one before it died.
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import signal
@@ -19,7 +18,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from components import settings
 from components.__main__ import MODULES
 from flows.adapters import registry, tracking, versioning
 from tests.e2e.test_chain import kintsugi, stripes
@@ -112,8 +110,9 @@ def test_killed_at_every_moment_it_ends_like_one_that_was_left_alone(small: Path
     assert (version.run_id, finished.info.status) == (finished.info.run_id, "FINISHED")
     killed = results(small)
 
-    for module in MODULES.values():  # in this process, where nobody kills them
-        importlib.import_module(module).run(small, settings.load(small, "stripes"))
+    for step in MODULES:
+        command = [sys.executable, "-P", "-m", "components", step, "stripes"]
+        subprocess.run(command, cwd=small, check=True, capture_output=True)
     alone = results(small)
     assert killed.keys() == alone.keys()
     assert [name for name in alone if killed[name] != alone[name]] == []
