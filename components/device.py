@@ -54,8 +54,8 @@ def fast_dtype(device: torch.device) -> torch.dtype:
 
 
 def autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Networks in `fast_dtype`. Half precision is for training and drawing only: likelihoods that decide whether a code
-    is replaced are always computed in float32."""
+    """Networks in `fast_dtype`. Half precision is for training, features, what is expected of them and pictures;
+    likelihoods, which decide whether a code is replaced, are always computed in float32."""
     if fast_dtype(device) == torch.bfloat16:
         return torch.autocast(device.type, torch.bfloat16)
     return contextlib.nullcontext()

@@ -1,8 +1,9 @@
 """Statistics that judge an image must not have been shaped by it: the calibration images in folds.
 
 Scored with statistics that they themselves shaped, normal images look more normal than the next ones will, and the
-threshold comes out too low. So each fold of them is looked at with what was fitted on all the others, while what is
-packaged is fitted on all.
+threshold comes out too low. So each fold of them is looked at with what was fitted on four fifths of all normal images,
+while what is packaged is fitted on all, and so explains the next ones a little better: the threshold errs to the high
+side. It errs to the low side where several images are of one part: folds do not know of parts (docs/adr/0006).
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from components.arrays import Images, evenly, to_tensor
+from components.arrays import Images, to_tensor
 from components.detector import Detector
+from components.errors import UserError
+from components.features.model import FEATURES
 from components.features.normality import cross_fitted
 from components.metrics import area_score
 from components.scoremap import examine
@@ -23,37 +26,40 @@ from components.standard import Standard, level, standard
 
 BATCH = 16
 FOLDS = 5
-MOST = 1000  # images beside the calibration's that shape statistics: more say little more, and must be in memory
+LARGEST = 60000.0  # of a residual that float16 holds
 
 
 def fitted(
     detector: Detector, normals: np.ndarray, plain: np.ndarray | Images, white: float, name: str
 ) -> tuple[Detector, tuple[Detector, ...]]:
-    """The detector with the statistics of normal images, and for each fold of `normals` (N, S, S, C) one without
-    its images. `plain` (M, S, S, C) are the normal images of the other parts. Over pixels there is nothing to fit
-    here, and one detector for all folds.
+    """The detector with the statistics of normal images, and for each fold of `normals` (N, S, S, C) one without its
+    images and without a fifth of `plain` (M, S, S, C), the normal images of the other parts. Over pixels there is
+    nothing to fit here, and one detector for all folds.
     """
     if not detector.over_features:
         return detector, (detector,)
-    found = [
-        *residuals(detector, normals, np.arange(len(normals)), white, f"{name} folds"),
-        *residuals(detector, plain, evenly(len(plain), MOST), white, f"{name} others"),
-    ]
-    device = next(detector.vqvae.parameters()).device
-    whole, parts = cross_fitted(torch.cat(found), FOLDS, device)
+    device, grid = next(detector.vqvae.parameters()).device, detector.prior.grid
+    found = torch.empty(len(normals) + len(plain), FEATURES, grid, grid, dtype=torch.half)
+    for images, rows in ((normals, found[: len(normals)]), (plain, found[len(normals) :])):
+        for i, some in enumerate(residuals(detector, images, white, f"{name} residuals")):
+            rows[i * BATCH : i * BATCH + len(some)] = some
+    whole, parts = cross_fitted(found, FOLDS, device)
     return replace(detector, normality=whole), tuple(replace(detector, normality=part) for part in parts)
 
 
-def residuals(
-    detector: Detector, images: np.ndarray | Images, places: np.ndarray, white: float, name: str
-) -> Iterator[torch.Tensor]:
-    """Of the images at `places`, features minus those of the restored codes, batch by batch: float16 (B, F, s, s), in
-    the CPU's memory."""
+def residuals(detector: Detector, images: np.ndarray | Images, white: float, name: str) -> Iterator[torch.Tensor]:
+    """Features minus those of the restored codes, batch by batch: float16 (B, F, s, s), in the CPU's memory.
+
+    Raises UserError when they are no numbers.
+    """
     device = next(detector.vqvae.parameters()).device
-    for i in range(0, len(places), BATCH):
-        x = to_tensor(images[places[i : i + BATCH]], white, device)
-        yield examine(detector.vqvae, detector.prior, x, detector.eta, detector.neighbour_rule).residual.cpu().half()
-        print(f"{name} {min(i + BATCH, len(places))}/{len(places)}", flush=True)
+    for i in range(0, len(images), BATCH):
+        x = to_tensor(images[i : i + BATCH], white, device)
+        residual = examine(detector.vqvae, detector.prior, x, detector.eta, detector.neighbour_rule).residual.cpu()
+        if not residual.isfinite().all():
+            raise UserError(f"{name}: the features of normal images are not finite; train the category again")
+        yield residual.clamp(-LARGEST, LARGEST).half()
+        print(f"{name} {min(i + BATCH, len(images))}/{len(images)}", flush=True)
 
 
 def look(

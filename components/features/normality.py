@@ -95,7 +95,7 @@ class Normality:
             "layers": lambda: (size(white()[..., :COARSE]) + size(white()[..., COARSE:])) / 2,
             "wide": lambda: self.wide.map(own),
         }
-        return {name: draw[name]() for name in names if name in draw}
+        return {name: draw[name]() for name in names}
 
     def tensors(self) -> dict[str, np.ndarray]:
         """What is stored: a byte for each number of the triangular factors, the rest in single precision."""
@@ -122,8 +122,9 @@ def cross_fitted(residuals: Tensor, folds: int, device: torch.device) -> tuple[N
     """From the residuals (N, F, s, s) of normal images, in any precision: that of all of them, and for each fold
     k = 0..folds - 1 that of all but the images k, k + folds, ...
 
-    An image's own part in every mean and covariance is what the subspace of the other folds leaves of it. (So a fold's
-    images have no part in its subspace and its sums, and an indirect one in what subspaces left of the others'.)
+    An image's own part in every mean and covariance is what the subspace of the other folds leaves of it. So a fold's
+    images have no part in its subspace and its sums; they have one in what subspaces left of the others, and in the
+    whitening of the wide view, which is that of all images.
     Raises ValueError with fewer images than a covariance needs.
     """
     fold = torch.arange(len(residuals)) % folds

@@ -27,17 +27,18 @@ def stepped(x: Tensor, dim: int) -> Tensor:
 
 
 def counted(x: Tensor, size: Tensor) -> np.ndarray:
-    """`stepped` numbers as int8: how many of their steps each is."""
-    return (x / size).round().to(torch.int8).cpu().numpy()
+    """`stepped` numbers in the CPU's memory as int8: how many of their steps each is."""
+    return (x / size).round().to(torch.int8).numpy()
 
 
 def pack(factor: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Lower triangular matrices (P, F, F), stepped by columns: the triangles, int8 (P, F (F + 1) / 2), and the steps,
     float32 (P, F)."""
+    factor = factor.cpu()  # not every device knows the exponents of its numbers
     rows, columns = np.tril_indices(factor.shape[-1])
     size = step(factor, 1)
     # NumPy lays the picked entries out the other way round, and safetensors writes memory as it lies.
-    return np.ascontiguousarray(counted(factor, size)[:, rows, columns]), size[:, 0].cpu().numpy()
+    return np.ascontiguousarray(counted(factor, size)[:, rows, columns]), size[:, 0].numpy()
 
 
 def unpack(packed: np.ndarray, size: np.ndarray) -> Tensor:

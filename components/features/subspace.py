@@ -69,12 +69,12 @@ class Subspace:
 
     def tensors(self) -> dict[str, np.ndarray]:
         """What is stored: a byte for each number of the components."""
-        components = self.components.float()
+        components = self.components.cpu().float()
         size = step(components, 1)
         return {
             "subspace.gain": self.gain.cpu().numpy(),
             "subspace.components": counted(components, size),
-            "subspace.step": size[:, 0].cpu().numpy(),
+            "subspace.step": size[:, 0].numpy(),
         }
 
     @classmethod

@@ -12,6 +12,7 @@ from torch import Tensor
 from components.features.steps import stepped
 
 RIDGE = 1e-2  # added to a covariance's diagonal, share of its mean
+FLOOR = 1e-4  # the least that is added: images that are all the same have no covariance but rounding errors
 LEAST = 4  # images that a covariance needs at least to say anything
 
 
@@ -61,7 +62,7 @@ def inverse_factor(covariance: Tensor, trust: float = 0.0) -> Tensor:
     """W (P, F, F), lower triangular, with W W^T = S'^-1, in the steps of `components.features.steps`: S' is the
     `covariance` (P, F, F) drawn towards its mean over the places by `trust` in 0..1, and a ridge."""
     pooled = covariance.mean(0)
-    ridge = RIDGE * pooled.diagonal().mean() * torch.eye(len(pooled), dtype=pooled.dtype)
+    ridge = max(RIDGE * float(pooled.diagonal().mean()), FLOOR) * torch.eye(len(pooled), dtype=pooled.dtype)
     drawn = torch.lerp(covariance, pooled, trust) + ridge
     # numpy: torch's batched inverse fails in some builds of MKL for matrices of this size.
     return stepped(torch.from_numpy(np.linalg.cholesky(np.linalg.inv(drawn.numpy()))).float(), 1)

@@ -33,7 +33,7 @@ def whitening(sums: Sums) -> Tensor:
     """W (F, F) of the sums of normal residuals at all places: |r W|^2 is 1 on average."""
     second = sums.square.mean(0)
     factor = inverse_factor(second[None])[0].double()
-    return (factor / (factor.T @ second @ factor).trace().sqrt()).float()
+    return (factor / (factor.T @ second @ factor).trace().clamp_min(1e-12).sqrt()).float()
 
 
 def blocks(residual: Tensor, whitening: Tensor) -> Tensor:

@@ -196,3 +196,10 @@ def test_a_painted_image_is_looked_at_without_its_originals_fold(count):
 
     maps = folds.look([Seen(k) for k in range(5)], np.zeros((len(places), 2, 2, 1), np.uint8), 255.0, "test", places)
     assert (maps["fold"][:, 0, 0] == places % 5).all()
+
+
+def test_features_that_are_no_numbers_are_told(monkeypatch):
+    monkeypatch.setattr(folds, "examine", lambda *given: SimpleNamespace(residual=torch.full((1, 2, 3, 3), torch.nan)))
+    detector = SimpleNamespace(vqvae=torch.nn.Linear(1, 1), prior=None, eta=0.0, neighbour_rule=True)
+    with pytest.raises(UserError, match=r"not finite; train the category again"):
+        list(folds.residuals(detector, np.zeros((1, 4, 4, 1), np.uint8), 255.0, "test"))

@@ -21,6 +21,7 @@ NAMES = ("residual", "deviation", "mahalanobis", "layers", "wide")
 @pytest.fixture(autouse=True)
 def coarse(monkeypatch):
     monkeypatch.setattr(normality, "COARSE", 3)
+    torch.manual_seed(0)
 
 
 def normals(count: int, seed: int = 0, ways: int = 4) -> torch.Tensor:
@@ -119,6 +120,16 @@ def test_what_is_stored_measures_the_same(tmp_path):
     again = normality.Normality.restored(load_file(tmp_path / "normality.safetensors"), CPU)
     ours, theirs = (each.maps(normals(3, seed=4), NAMES) for each in (model, again))
     assert all(torch.equal(ours[name], theirs[name]) for name in NAMES)
+
+
+def test_images_that_are_all_the_same_are_no_error():
+    for images in (torch.zeros(10, 5, 8, 8), torch.randn(1, 5, 8, 8).expand(10, -1, -1, -1)):
+        whole, _ = normality.cross_fitted(images, 5, CPU)
+        maps = whole.maps(torch.cat([images[:1], torch.randn(1, 5, 8, 8)]), NAMES)
+        for name in ("residual", "deviation", "mahalanobis", "layers"):
+            same, other = maps[name]
+            assert same.isfinite().all() and other.isfinite().all() and other.mean() > 10 * same.mean(), name
+        assert maps["wide"].isfinite().all()
 
 
 @pytest.mark.parametrize("count", [3, 4])
