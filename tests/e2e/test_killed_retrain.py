@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from components.__main__ import MODULES
 from flows.adapters import registry, tracking, versioning
 from tests.e2e.test_chain import kintsugi, stripes
 from tests.tiny import edit
@@ -36,6 +35,12 @@ SMALL = {
     "prior": {"channels": 8, "blocks": 1, "residual_layers": 1, "steps": 12, "batch": 8},
     "calibrate": {"etas": [0.0005, 0.005], "negatives": 2, "images": 6, "min_area": 0.004},
 }  # fmt: skip
+# Every stage in its turn, in one process that nobody kills.
+ALONE = """
+from components.__main__ import MODULES, main
+for step in MODULES:
+    assert main([step, "stripes"]) == 0, step
+"""
 STAGE, TRAINED = "artifacts/stripes", "checkpoints/stripes"
 # The moments of each run. `run`: the program with all that it started. `self`: one process, as by the kernel when
 # memory runs out; the run lives and tries again. `torn`: the same, inside of a write.
@@ -110,9 +115,7 @@ def test_killed_at_every_moment_it_ends_like_one_that_was_left_alone(small: Path
     assert (version.run_id, finished.info.status) == (finished.info.run_id, "FINISHED")
     killed = results(small)
 
-    for step in MODULES:
-        command = [sys.executable, "-P", "-m", "components", step, "stripes"]
-        subprocess.run(command, cwd=small, check=True, capture_output=True)
+    subprocess.run([sys.executable, "-P", "-c", ALONE], cwd=small, check=True, capture_output=True)
     alone = results(small)
     assert killed.keys() == alone.keys()
     assert [name for name in alone if killed[name] != alone[name]] == []
