@@ -20,7 +20,7 @@ from components.__main__ import MODULES
 from components.errors import UserError
 from components.features import backbone, normality, sums
 from components.features.model import FEATURES, FeatureVQVAE
-from components.features.subspace import SIDE, Subspace, without_median
+from components.features.subspace import Subspace, pooled, without_median
 from components.features.wide import Wide, blocks, whitening
 from components.inspector import Inspector
 from tests.artifacts_fixture import REPO
@@ -180,12 +180,10 @@ def test_the_picture_teaches_the_codes_nothing():
 
 def measured(residuals: torch.Tensor) -> normality.Normality:
     """What normal residuals (N, F, s, s) say of places and blocks by themselves: nothing is explained by all."""
-    side = min(residuals.shape[-1], SIDE)
-    size = residuals.shape[1] * side * side
     own = without_median(residuals)
     fine = sums.Sums.of(normality.by_place(own))
     white = whitening(fine)
-    nothing = Subspace(torch.zeros(0, size), torch.zeros(0))
+    nothing = Subspace(torch.zeros(0, pooled(own).shape[1]), torch.zeros(0))
     return normality.Normality.fitted(nothing, fine, Wide.fitted(white, sums.Sums.of(blocks(own, white))))
 
 
