@@ -123,7 +123,8 @@ def package_rows(
                 for score in todo.values()
             }
         for name, score in todo.items():
-            measured = judge(limits[score], here.score(maps, score), trial, settings.evaluate)
+            scored = here.score(maps, score)
+            measured = judge(limits[score], scored, trial, settings.evaluate, here.reach(inspector.image_size))
             yield measured | {
                 "method": name,
                 "what": _what(score) + (", without the neighbour rule" if todo is unruled else ""),
@@ -157,7 +158,8 @@ def variant_rows(
         other = variants.fit_or_load(root, category, name, device)
         here, score = other.detector, str(other.calibration["score"])
         maps = look((here,), trial.images, 1.0, f"compare@{category} {name}")
-        measured = judge(other.pixel_threshold, here.score(maps, score), trial, settings.evaluate)
+        reach = here.reach(other.image_size)
+        measured = judge(other.pixel_threshold, here.score(maps, score), trial, settings.evaluate, reach)
         yield (
             row
             | measured
@@ -211,7 +213,8 @@ def protocol(inspector: Inspector, trial: Trial, config: Evaluate) -> str:
         f"them. Threshold: what a Gumbel distribution fitted to the image scores of {len(trial.calib)} calibration "
         f"normals says {trial.false_alarms:.1%} of normal images exceed. Image score: the highest "
         f"level at which an 8-connected region of {trial.area} pixels survives; verdict: score > threshold. pro, "
-        "pixel_f1, image_balanced_accuracy and image_f1 hold at that threshold. aupro_30: per-region overlap "
+        "pixel_f1, image_balanced_accuracy and image_f1 hold at that threshold; marked are the regions above it of "
+        "that size, over features less what is below half of the highest score near it. aupro_30: per-region overlap "
         f"integrated over the pixel false-positive rate to {config.aupro_limit}. fit_seconds: of training, on whatever "
         "else the machine was doing. inference_ms: from an image at this size to its score map, one at a time. "
         "megabytes: weights. The package's rows share one training, eta "

@@ -18,6 +18,10 @@ from components.scores import TWO_SIDED, WEIGHTS, Kind, kind_of
 from components.standard import Standard
 from components.vqvae.model import VQVAE
 
+# Cells of the code grid: half of the 3 x 3 that features are averaged over, and half a cell of the backbone's coarsest
+# layer. Over pixels a code is found by itself, and what its smoothing adds is less than a cell.
+REACH = 2
+
 
 @dataclass(frozen=True)
 class Detector:
@@ -40,6 +44,10 @@ class Detector:
     def kind(self) -> Kind:
         """What can be drawn of a model like this one."""
         return kind_of(self.vqvae.latent, self.vqvae.allocates)
+
+    def reach(self, size: int) -> int:
+        """How far, in pixels of a size x size map, a strong score raises those around it (components.outline)."""
+        return round(REACH * size / self.prior.grid) if self.over_features else 0
 
     @property
     def scores(self) -> dict[str, tuple[str, ...]]:

@@ -24,7 +24,8 @@ from components.detector import Detector
 from components.device import keep_memory, place
 from components.errors import UserError
 from components.features.normality import Normality
-from components.metrics import area_score, keep_regions
+from components.metrics import area_score
+from components.outline import marked
 from components.package import FORMAT
 from components.prior.pixelsnail import PixelSNAIL
 from components.restore import restore
@@ -40,10 +41,10 @@ class Inspection:
     """What was seen in one image, at the model's size S with a grid of s x s codes.
 
     `score_map` float32 (S, S); `mask` bool (S, S): its regions above the threshold and of the minimum
-    area; `codes`, `restored_codes` int64 (s, s); `likelihood` float32 (s, s) in [0, 1]. `score` is the highest
-    level at which such a region exists, so that `anomalous` is score > threshold. `restore` gives the restored codes,
-    `draw` turns codes into a picture uint8 (S, S, 3): what the score did not need costs its time when somebody looks,
-    and nothing before.
+    area, as components.outline draws them; `codes`, `restored_codes` int64 (s, s); `likelihood` float32 (s, s) in
+    [0, 1]. `score` is the highest level at which such a region exists, so that `anomalous` is score > threshold.
+    `restore` gives the restored codes, `draw` turns codes into a picture uint8 (S, S, 3): what the score did not need
+    costs its time when somebody looks, and nothing before.
     """
 
     score: float
@@ -155,7 +156,7 @@ class Inspector:
                 score=score,
                 anomalous=score > self.image_threshold,
                 score_map=score_map,
-                mask=keep_regions(score_map > self.pixel_threshold, self.min_area),
+                mask=marked(score_map, self.pixel_threshold, self.min_area, self.detector.reach(self.image_size)),
                 codes=codes,
                 likelihood=likelihood[index].cpu().numpy(),
                 seconds=seconds,

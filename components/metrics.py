@@ -38,11 +38,11 @@ def region_weights(masks: np.ndarray) -> np.ndarray:
     return weights / max(count, 1)
 
 
-def pro(maps: np.ndarray, masks: np.ndarray, threshold: float) -> float:
-    """Per-region overlap at a threshold (Eq. 7): mean over ground-truth regions of the covered share."""
+def pro(marked: np.ndarray, masks: np.ndarray) -> float:
+    """Per-region overlap (Eq. 7): mean over ground-truth regions of the share that is `marked`, bool (N, H, W)."""
     if not masks.any():
         return float("nan")
-    return float(region_weights(masks)[maps > threshold].sum())
+    return float(region_weights(masks)[marked].sum())
 
 
 def pro_curve(maps: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -18,6 +18,7 @@ from components.dataset.images import resize_mask
 from components.evaluate.protocol import cases, pixel_metrics
 from components.folds import BATCH
 from components.inspector import Inspector
+from components.outline import marked
 from components.settings import Evaluate, Settings
 from components.threshold import threshold
 
@@ -65,11 +66,13 @@ def load_trial(root: Path, settings: Settings, inspector: Inspector) -> Trial:
                  inspector.min_area, settings.calibrate.false_alarms, synthetic)  # fmt: skip
 
 
-def judge(at: float, maps: np.ndarray, trial: Trial, config: Evaluate) -> dict[str, float]:
-    """METRICS at a threshold and the threshold itself, from the maps (N, S, S) of the test."""
+def judge(at: float, maps: np.ndarray, trial: Trial, config: Evaluate, reach: int = 0) -> dict[str, float]:
+    """METRICS at a threshold and the threshold itself, from the maps (N, S, S) of the test, whose strong scores raise
+    those around them as far as `reach` pixels."""
     scores = np.array([metrics.area_score(m, trial.area) for m in maps])
     labels, known = trial.cases.label.to_numpy(), trial.cases.mask_known.to_numpy() == 1
-    return pixel_metrics(maps[known], trial.masks[known], at, config) | {
+    drawn = np.stack([marked(m, at, trial.area, reach) for m in maps[known]])
+    return pixel_metrics(maps[known], drawn, trial.masks[known], config) | {
         "image_auroc": metrics.auroc(labels, scores),
         "image_balanced_accuracy": metrics.balanced_accuracy(labels, scores > at),
         "image_f1": metrics.f1(labels, scores > at),

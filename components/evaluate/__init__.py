@@ -64,13 +64,14 @@ def evaluate(inspector: Inspector, data: Path, manifest: pd.DataFrame, config: E
     """Inspect every case and measure."""
     synthetic, todo = cases(data, manifest, inspector, seed)
     size = inspector.image_size
-    maps, masks, rows, busy = [], [], [], 0.0
+    maps, marked, masks, rows, busy = [], [], [], [], 0.0
     for number, case in enumerate(todo, 1):
         image, mask = case.read()
         seen = inspector.inspect([image])[0]
         busy += seen.seconds
         truth = np.zeros(image.shape[:2], bool) if mask is None else mask
         maps.append(seen.score_map.astype(np.float32))
+        marked.append(seen.mask)
         masks.append(resize_mask(truth, size))
         known = bool(masks[-1].any())  # of a mask without a pixel, drawn so or too small for this size, as of none
         rows.append({"path": case.path, "label": case.label, "defect": case.defect, "score": seen.score,
@@ -79,7 +80,7 @@ def evaluate(inspector: Inspector, data: Path, manifest: pd.DataFrame, config: E
         if number % 20 == 0 or number == len(todo):
             print(f"evaluate@{inspector.category} {number}/{len(todo)} {number / busy:.1f} images/s", flush=True)
     scores = pd.DataFrame(rows)
-    measured, per_defect, curves = measure(scores, np.stack(maps), np.stack(masks), inspector.pixel_threshold, config)
+    measured, per_defect, curves = measure(scores, np.stack(maps), np.stack(marked), np.stack(masks), config)
     calibration = inspector.calibration
     metrics: dict[str, Any] = dict(measured)
     metrics |= {

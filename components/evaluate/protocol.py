@@ -73,16 +73,16 @@ def _painted(
 
 
 def measure(
-    scores: pd.DataFrame, maps: np.ndarray, masks: np.ndarray, threshold: float, config: Evaluate
+    scores: pd.DataFrame, maps: np.ndarray, marked: np.ndarray, masks: np.ndarray, config: Evaluate
 ) -> tuple[dict[str, float], pd.DataFrame, dict[str, np.ndarray]]:
-    """All metrics, the table per defect type, and the curves, from maps and masks (N, S, S).
+    """All metrics, the table per defect type, and the curves, from maps, what is marked and masks (N, S, S).
 
     Defective images whose regions nobody has drawn count for the image metrics and not for the pixels'.
     """
     labels, verdicts = scores.label.to_numpy(), scores.verdict.to_numpy()
     known = scores.mask_known.to_numpy() == 1
     usual = labels == 0
-    values = pixel_metrics(maps[known], masks[known], threshold, config) | {
+    values = pixel_metrics(maps[known], marked[known], masks[known], config) | {
         "image_auroc": metrics.auroc(labels, scores.score),
         "image_balanced_accuracy": metrics.balanced_accuracy(labels, verdicts),
         "image_f1": metrics.f1(labels, verdicts),
@@ -97,7 +97,7 @@ def measure(
         part = known & chosen
         rows.append({"defect": defect, "images": len(group), "found": int(group.verdict.sum()),
                      "image_auroc": metrics.auroc(labels[chosen], scores.score[chosen])}
-                    | pixel_metrics(maps[part], masks[part], threshold, config))  # fmt: skip
+                    | pixel_metrics(maps[part], marked[part], masks[part], config))  # fmt: skip
     return values, pd.DataFrame(rows), _curves(scores, maps[known], masks[known])
 
 
@@ -113,13 +113,13 @@ def absent(scores: pd.DataFrame, measured: dict[str, float]) -> dict[str, str]:
     return {name: reason for name, value in measured.items() if math.isnan(value)}
 
 
-def pixel_metrics(maps: np.ndarray, masks: np.ndarray, threshold: float, config: Evaluate) -> dict[str, float]:
-    """Pixel AUROC, AUPRO, PRO and F1 at the threshold; NaN where nothing is marked."""
+def pixel_metrics(maps: np.ndarray, marked: np.ndarray, masks: np.ndarray, config: Evaluate) -> dict[str, float]:
+    """Pixel AUROC and AUPRO of the maps, PRO and F1 of what is `marked`; NaN where no mask has a pixel."""
     return {
         "pixel_auroc": metrics.auroc(masks, maps),
         "aupro_30": metrics.aupro(maps, masks, config.aupro_limit),
-        "pro": metrics.pro(maps, masks, threshold),
-        "pixel_f1": metrics.f1(masks, maps > threshold) if masks.any() else float("nan"),
+        "pro": metrics.pro(marked, masks),
+        "pixel_f1": metrics.f1(masks, marked) if masks.any() else float("nan"),
     }
 
 
@@ -156,10 +156,16 @@ def describe(inspector: Inspector, synthetic: bool, scores: pd.DataFrame, config
         "The threshold, eta and the score were chosen on "
         f"{inspector.calibration['images']} calibration normals and negatives painted on them{_with_known(inspector)}, "
         f"never on these images. {_alarms(inspector)}"
-        "pro: mean covered share of the 8-connected ground-truth regions at the threshold. "
+        f"What is marked: the score map's regions above the threshold of that size{_without_skirts(inspector)}. "
+        "pro: mean share of the 8-connected ground-truth regions that is marked; pixel_f1: F1 of the marked pixels. "
         f"aupro_30: that share integrated over the pixel false-positive rate to {config.aupro_limit}, exact, float64. "
-        "image_balanced_accuracy: mean of the two classes' accuracies. F1 at the threshold."
+        "image_balanced_accuracy: mean of the two classes' accuracies; image_f1: F1 of the verdicts."
     )
+
+
+def _without_skirts(inspector: Inspector) -> str:
+    reach = inspector.detector.reach(inspector.image_size)
+    return f", less what is below half of the highest score within {reach} pixels" if reach else ""
 
 
 def _alarms(inspector: Inspector) -> str:

@@ -20,6 +20,7 @@ from components.evaluate.protocol import measure
 from components.features import backbone
 from components.folds import look
 from components.inspector import Inspector
+from components.outline import marked
 from components.scores import PIXEL_SCORES, least
 from components.settings import Evaluate
 from components.standard import standard
@@ -92,7 +93,8 @@ def test_metrics_are_those_of_the_evaluation(seed):
     ours = judge(limit(calib, trial), maps, trial, CONFIG)
     scores = trial.cases.assign(defect="scratch", score=[metrics.area_score(m, trial.area) for m in maps])
     scores["verdict"] = (scores.score > ours["threshold"]).astype(int)
-    theirs, _, _ = measure(scores, maps, trial.masks, ours["threshold"], CONFIG)
+    drawn = np.stack([marked(m, ours["threshold"], trial.area) for m in maps])
+    theirs, _, _ = measure(scores, maps, drawn, trial.masks, CONFIG)
     assert {name: ours[name] for name in METRICS} == {name: theirs[name] for name in METRICS}
 
 

@@ -52,9 +52,9 @@ def test_pro_by_hand():
     masks = np.zeros((1, 4, 6), bool)
     masks[0, 0, :4] = True  # four pixels, two covered
     masks[0, 3, 5] = True  # one pixel, covered
-    maps = np.zeros((1, 4, 6))
-    maps[0, 0, :2] = maps[0, 3, 5] = maps[0, 2, 2] = 1
-    assert metrics.pro(maps, masks, 0.5) == pytest.approx((0.5 + 1) / 2)
+    marked = np.zeros((1, 4, 6), bool)
+    marked[0, 0, :2] = marked[0, 3, 5] = marked[0, 2, 2] = True
+    assert metrics.pro(marked, masks) == pytest.approx((0.5 + 1) / 2)
 
 
 def test_a_diagonal_joins_regions():
@@ -94,7 +94,7 @@ def test_what_cannot_be_computed_is_nan_not_a_number():
     maps = np.random.default_rng(0).random((2, 4, 4))
     for value in (
         metrics.aupro(maps, nothing),
-        metrics.pro(maps, nothing, 0.5),
+        metrics.pro(nothing, nothing),
         metrics.auroc([0, 0], [1, 2]),
     ):
         assert np.isnan(value)

@@ -50,7 +50,7 @@ def test_without_a_good_test_image_those_that_stopped_the_training_are_judged() 
 
 def test_pixel_metrics_without_a_mask_are_absent_and_not_zero() -> None:
     maps, nowhere = np.ones((2, 8, 8), np.float32), np.zeros((2, 8, 8), bool)
-    found = pixel_metrics(maps, nowhere, 0.5, Evaluate(0.3, 1))
+    found = pixel_metrics(maps, ~nowhere, nowhere, Evaluate(0.3, 1))
     assert all(math.isnan(value) for value in found.values()), found
     scores = pd.DataFrame({"label": [0, 1], "mask_known": [1, 0]})
     assert absent(scores, found | {"image_auroc": 0.5}) == dict.fromkeys(found, "no defective image has a mask")
