@@ -62,15 +62,15 @@ def run(root: Path, settings: Settings) -> None:
     print(f"calibrate@{category}: eta {eta}", flush=True)
 
     plain = open_images(images_folder, "plain")
-    detector, held_out = folds.fitted(detector, normals, plain, white, f"calibrate@{category}")
-    maps = folds.look(held_out, normals, white, f"calibrate@{category} normals")
+    detector, held_out, fold = folds.fitted(detector, normals, plain, white, config.parts, f"calibrate@{category}")
+    maps = folds.look(held_out, normals, white, f"calibrate@{category} normals", fold)
     detector = replace(detector, standards=folds.standards(detector, maps))
     known_maps: dict[str, np.ndarray] = {}
     if known:
         known_maps = folds.look((detector,), known.images, white, f"calibrate@{category} known defects")
     area = min_area(config, normals.shape[1])
     usual = {name: folds.image_scores(detector, maps, name, area) for name in detector.scores}
-    scores = score_table(detector, held_out, usual, normals, white, settings, known, known_maps)
+    scores = score_table(detector, held_out, fold, usual, normals, white, settings, known, known_maps)
     score = config.score
     if score == "auto":
         score = choose_score(scores, detector.kind)
@@ -211,6 +211,7 @@ def choose_score(table: pd.DataFrame, kind: Kind) -> str:
 def score_table(
     detector: Detector,
     held_out: Sequence[Detector],
+    fold: np.ndarray,
     usual: dict[str, list[float]],
     normals: np.ndarray,
     white: float,
@@ -227,7 +228,7 @@ def score_table(
     places = evenly(len(normals), config.negatives)
     for kind, painter in HARD.items():
         negatives, masks = make(normals[places], painter, white, settings.seed + 1)
-        maps = folds.look(held_out, negatives, white, f"calibrate@{settings.category} {kind}", places)
+        maps = folds.look(held_out, negatives, white, f"calibrate@{settings.category} {kind}", fold[places])
         for name, row in rows.items():
             scored = detector.score(maps, name)
             own = [area_score(m, area) for m in scored]

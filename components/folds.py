@@ -3,7 +3,8 @@
 Scored with statistics that they themselves shaped, normal images look more normal than the next ones will, and the
 threshold comes out too low. So each fold of them is looked at with what was fitted on four fifths of all normal images,
 while what is packaged is fitted on all, and so explains the next ones a little better: the threshold errs to the high
-side. It errs to the low side where several images are of one part: folds do not know of parts (docs/adr/0006).
+side. Over features, images of one part are of one fold (components/features/parts.py), since the next part will have no
+siblings here either.
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ from components.detector import Detector
 from components.errors import UserError
 from components.features.model import FEATURES
 from components.features.normality import cross_fitted
+from components.features.parts import same_part, spread
+from components.features.subspace import Common
 from components.metrics import area_score
 from components.scoremap import examine
 from components.scores import least
+from components.settings import NEW
 from components.standard import Standard, level, standard
 
 BATCH = 16
@@ -30,21 +34,27 @@ LARGEST = 60000.0  # of a residual that float16 holds
 
 
 def fitted(
-    detector: Detector, normals: np.ndarray, plain: np.ndarray | Images, white: float, name: str
-) -> tuple[Detector, tuple[Detector, ...]]:
-    """The detector with the statistics of normal images, and for each fold of `normals` (N, S, S, C) one without its
-    images and without a fifth of `plain` (M, S, S, C), the normal images of the other parts. Over pixels there is
-    nothing to fit here, and one detector for all folds.
+    detector: Detector, normals: np.ndarray, plain: np.ndarray | Images, white: float, parts: str, name: str
+) -> tuple[Detector, tuple[Detector, ...], np.ndarray]:
+    """The detector with the statistics of the normal images `normals` (N, S, S, C) and `plain` (M, S, S, C), one for
+    each fold of them without its images, and the fold (N,) of each of `normals`. Images of one part are of one fold
+    when `parts` (settings.Calibrate) is `new`. Over pixels there is nothing to fit here, and one detector and fold for
+    all.
     """
     if not detector.over_features:
-        return detector, (detector,)
+        return detector, (detector,), np.zeros(len(normals), int)
     device, grid = next(detector.vqvae.parameters()).device, detector.prior.grid
     found = torch.empty(len(normals) + len(plain), FEATURES, grid, grid, dtype=torch.half)
     for images, rows in ((normals, found[: len(normals)]), (plain, found[len(normals) :])):
         for i, some in enumerate(residuals(detector, images, white, f"{name} residuals")):
             rows[i * BATCH : i * BATCH + len(some)] = some
-    whole, parts = cross_fitted(found, FOLDS, device)
-    return replace(detector, normality=whole), tuple(replace(detector, normality=part) for part in parts)
+    common = Common.of(batch.float() for batch in found.split(BATCH))
+    part = same_part(common.gram) if parts == NEW else torch.arange(len(found))
+    fold = spread(part, FOLDS)
+    print(f"{name}: {len(found)} normal images of {len(part.unique())} parts", flush=True)
+    whole, without = cross_fitted(found, common, fold, device)
+    held_out = tuple(replace(detector, normality=normality) for normality in without)
+    return replace(detector, normality=whole), held_out, fold[: len(normals)].numpy()
 
 
 def residuals(detector: Detector, images: np.ndarray | Images, white: float, name: str) -> Iterator[torch.Tensor]:
@@ -63,19 +73,16 @@ def residuals(detector: Detector, images: np.ndarray | Images, white: float, nam
 
 
 def look(
-    detectors: Sequence[Detector], images: np.ndarray, white: float, name: str, places: np.ndarray | None = None
+    detectors: Sequence[Detector], images: np.ndarray, white: float, name: str, fold: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """Base maps float32 (N, S, S) of images (N, S, S, C), each by the detector of its place modulo their number.
-
-    `places` (N,) are those of a painted image's original among the normals, by default 0..N-1: it is looked at with
-    statistics that its original had no part in.
-    """
+    """Base maps float32 (N, S, S) of images (N, S, S, C), each by the detector of its `fold` (N,); by default all by
+    the first. A painted image's fold is its original's: it is looked at with statistics that that had no part in."""
     device = next(detectors[0].vqvae.parameters()).device
     maps: dict[str, np.ndarray] = {}
     done = 0
-    at = np.arange(len(images)) if places is None else places
+    at = np.zeros(len(images), int) if fold is None else fold
     for k, detector in enumerate(detectors):
-        indices = np.flatnonzero(at % len(detectors) == k)
+        indices = np.flatnonzero(at == k)
         for some in np.array_split(indices, -(-len(indices) // BATCH)) if len(indices) else ():
             for key, value in detector.look(to_tensor(images[some], white, device))[0].items():
                 maps.setdefault(key, np.empty((len(images), *value.shape[1:]), np.float32))[some] = value

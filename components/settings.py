@@ -20,6 +20,7 @@ from components.scores import kind_of
 POLICIES = ("object", "rotation_free", "texture")
 LATENTS = ("pixels", "features")
 ALLOCATIONS = ("fixed", "context")
+NEW = "new"  # of calibrate.parts
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ class Calibrate:
     negatives: int  # harder negatives of each kind, made from as many calibration images
     min_area: float  # smallest region that counts, share of the image
     false_alarms: float  # share of normal images that the threshold is to let through as defective
+    parts: str  # those to come: new, or known when the training images show the same ones (over features)
     score: str  # one of components/scores.py, or auto: chosen on the hard negatives
     bilateral: tuple[float, ...]  # d, sigma colour, sigma space, on the 0-255 scale
 
@@ -141,6 +143,7 @@ CHOICES = {
     ("vqvae", "codebook"): ("ema", "loss"),
     ("vqvae", "latent"): LATENTS,
     ("vqvae", "allocation"): ALLOCATIONS,
+    ("calibrate", "parts"): (NEW, "known"),
     ("promotion", "policy"): ("auto", "manual"),
 }
 # Numbers are 0 or more; whole ones 1 or more, but for these; and these shares are below 1.

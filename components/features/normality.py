@@ -36,6 +36,7 @@ from components.features.wide import Wide, blocks, whitening
 POOLED = 15.0  # images' worth of trust in the mean covariance over all places; twice that for its diagonal alone
 COARSE = CHANNELS[16]  # features of the coarsest layer: they come first
 BATCH = 16
+TURNS = 5  # each image is left out of one subspace of so many
 
 
 def by_place(residual: Tensor) -> Tensor:
@@ -118,34 +119,39 @@ class Normality:
         return cls(Subspace.restored(stored, device), mean, spread, variance, factor, Wide.restored(stored, device))
 
 
-def cross_fitted(residuals: Tensor, folds: int, device: torch.device) -> tuple[Normality, tuple[Normality, ...]]:
-    """From the residuals (N, F, s, s) of normal images, in any precision: that of all of them, and for each fold
-    k = 0..folds - 1 that of all but the images k, k + folds, ...
+def cross_fitted(
+    residuals: Tensor, common: Common, fold: Tensor, device: torch.device
+) -> tuple[Normality, tuple[Normality, ...]]:
+    """From the residuals (N, F, s, s) of normal images, in any precision, what they have in `common`, and the `fold`
+    (N,) of each, 0, 1, ...: the normality of all of them, and that of all but each fold's in turn.
 
-    An image's own part in every mean and covariance is what the subspace of the other folds leaves of it. So a fold's
-    images have no part in its subspace and its sums; they have one in what subspaces left of the others, and in the
-    whitening of the wide view, which is that of all images.
+    What of an image goes into means and covariances is what is left of it by a subspace of four fifths of the images,
+    itself not among them; its siblings may be, as they will be when its part comes again. So a fold's images have no
+    part in its subspace and its sums; they have one in what subspaces left of the others, and in the whitening of the
+    wide view, which is that of all images.
     Raises ValueError with fewer images than a covariance needs.
     """
-    fold = torch.arange(len(residuals)) % folds
-    common = Common.of(batch.float() for batch in residuals.split(BATCH))
-    subspaces = [common.subspace(fold != k, device) for k in range(folds)]
+    turn, folds = torch.arange(len(residuals)) % TURNS, range(int(fold.max()) + 1)
+    others = [common.subspace(turn != t, device) for t in range(TURNS)]
 
     def unexplained(k: int) -> Iterator[Tensor]:
-        for batch in residuals[fold == k].split(BATCH):
-            yield subspaces[k].unexplained(batch.float().to(device))
+        for t, subspace in enumerate(others):
+            for batch in residuals[(fold == k) & (turn == t)].split(BATCH):
+                yield subspace.unexplained(batch.float().to(device))
 
-    fine = [_total(by_place(batch) for batch in unexplained(k)) for k in range(folds)]
+    fine = [_total(by_place(batch) for batch in unexplained(k)) for k in folds]
     everything = reduce(add, fine)
     white = whitening(everything).to(device)
-    large = [_total(blocks(batch, white) for batch in unexplained(k)) for k in range(folds)]
+    large = [_total(blocks(batch, white) for batch in unexplained(k)) for k in folds]
     every_block = reduce(add, large)
     whole = Normality.fitted(common.subspace(fold >= 0, device), everything, Wide.fitted(white, every_block))
-    parts = (
-        Normality.fitted(subspaces[k], everything - fine[k], Wide.fitted(white, every_block - large[k]))
-        for k in range(folds)
+    without = (
+        Normality.fitted(
+            common.subspace(fold != k, device), everything - fine[k], Wide.fitted(white, every_block - large[k])
+        )
+        for k in folds
     )
-    return whole, tuple(parts)
+    return whole, tuple(without)
 
 
 def _total(batches: Iterator[Tensor]) -> Sums:

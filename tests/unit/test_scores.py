@@ -23,7 +23,7 @@ from components.vqvae.model import VQVAE
 from tests.unit.test_prior import small_prior
 from tests.unit.test_vqvae import CONFIG as VQVAE_CONFIG
 
-CONFIG = Calibrate((0.001,), 0.01, True, 0.01, 8, 8, 0.001, 0.01, "auto", (20.0, 75.0, 75.0))
+CONFIG = Calibrate((0.001,), 0.01, True, 0.01, 8, 8, 0.001, 0.01, "new", "auto", (20.0, 75.0, 75.0))
 
 
 def test_eq_6_is_on_the_0_to_255_scale():
@@ -194,8 +194,9 @@ def test_a_painted_image_is_looked_at_without_its_originals_fold(count):
         def look(self, image):
             return {"fold": np.full((len(image), 1, 1), self.fold, np.float32)}, None
 
-    maps = folds.look([Seen(k) for k in range(5)], np.zeros((len(places), 2, 2, 1), np.uint8), 255.0, "test", places)
-    assert (maps["fold"][:, 0, 0] == places % 5).all()
+    fold = np.random.default_rng(count).integers(0, 5, count)[places]
+    maps = folds.look([Seen(k) for k in range(5)], np.zeros((len(places), 2, 2, 1), np.uint8), 255.0, "test", fold)
+    assert (maps["fold"][:, 0, 0] == fold).all()
 
 
 def test_features_that_are_no_numbers_are_told(monkeypatch):

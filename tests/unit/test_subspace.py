@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 from sklearn.decomposition import TruncatedSVD
 
 from components.features import normality, subspace
+from components.features.normality import Normality
 from components.features.subspace import Common, pooled, without_median
 
 CPU = torch.device("cpu")
@@ -31,6 +32,11 @@ def normals(count: int, seed: int = 0, ways: int = 4) -> torch.Tensor:
     directions = torch.randn(ways, 5, 8, 8, generator=always)
     told = torch.randn(count, ways, generator=generator) @ directions.flatten(1)
     return told.view(count, 5, 8, 8) + 0.3 * torch.randn(count, 5, 8, 8, generator=generator)
+
+
+def cross_fitted(images: torch.Tensor, folds: int = 5) -> tuple[Normality, tuple[Normality, ...]]:
+    """With the images in folds by turns, as if each were of another part."""
+    return normality.cross_fitted(images, Common.of([images.float()]), torch.arange(len(images)) % folds, CPU)
 
 
 def fitted(images: torch.Tensor) -> subspace.Subspace:
@@ -87,7 +93,7 @@ def test_finer_grids_lose_what_is_explained_by_interpolation():
 
 
 def test_normal_images_that_took_no_part_are_about_one_in_every_map():
-    whole, parts = normality.cross_fitted(normals(200).half(), 5, CPU)
+    whole, parts = cross_fitted(normals(200).half())
     for model in (whole, *parts):
         for name, found in model.maps(normals(50, seed=3), NAMES).items():
             assert found.square().mean().item() == pytest.approx(1, abs=0.2), name
@@ -97,7 +103,7 @@ def test_a_folds_subspace_has_no_part_of_its_images():
     images = normals(25)
     other = images.clone()
     other[2::5] = torch.randn(5, 5, 8, 8)
-    ours, theirs = (normality.cross_fitted(each, 5, CPU)[1] for each in (images, other))
+    ours, theirs = (cross_fitted(each)[1] for each in (images, other))
     assert torch.equal(ours[2].subspace.components, theirs[2].subspace.components)
     assert not torch.equal(ours[1].subspace.components, theirs[1].subspace.components)
 
@@ -106,8 +112,8 @@ def test_folds_share_the_sums_and_each_lacks_its_own(monkeypatch):
     """With nothing explained, a fold's statistics are those of the other images by themselves."""
     monkeypatch.setattr(subspace, "NOTHING", 1e9)
     images = normals(30)
-    left = normality.cross_fitted(images, 5, CPU)[1][4]
-    alone = normality.cross_fitted(torch.cat([images[k::5] for k in range(4)]), 4, CPU)[0]
+    left = cross_fitted(images)[1][4]
+    alone = cross_fitted(torch.cat([images[k::5] for k in range(4)]), 4)[0]
     for name in ("mean", "spread", "variance"):
         assert torch.allclose(getattr(left, name), getattr(alone, name), atol=1e-5), name
     assert torch.allclose(left.factor, alone.factor, atol=0.1)  # in steps
@@ -115,16 +121,16 @@ def test_folds_share_the_sums_and_each_lacks_its_own(monkeypatch):
 
 
 def test_what_is_stored_measures_the_same(tmp_path):
-    model, _ = normality.cross_fitted(normals(20), 5, CPU)
+    model, _ = cross_fitted(normals(20))
     save_file(model.tensors(), tmp_path / "normality.safetensors")
-    again = normality.Normality.restored(load_file(tmp_path / "normality.safetensors"), CPU)
+    again = Normality.restored(load_file(tmp_path / "normality.safetensors"), CPU)
     ours, theirs = (each.maps(normals(3, seed=4), NAMES) for each in (model, again))
     assert all(torch.equal(ours[name], theirs[name]) for name in NAMES)
 
 
 def test_images_that_are_all_the_same_are_no_error():
     for images in (torch.zeros(10, 5, 8, 8), torch.randn(1, 5, 8, 8).expand(10, -1, -1, -1)):
-        whole, _ = normality.cross_fitted(images, 5, CPU)
+        whole, _ = cross_fitted(images)
         maps = whole.maps(torch.cat([images[:1], torch.randn(1, 5, 8, 8)]), NAMES)
         for name in ("residual", "deviation", "mahalanobis", "layers"):
             same, other = maps[name]
@@ -135,4 +141,4 @@ def test_images_that_are_all_the_same_are_no_error():
 @pytest.mark.parametrize("count", [3, 4])
 def test_too_few_images_say_nothing_of_a_covariance(count):
     with pytest.raises(ValueError, match="too few"):
-        normality.cross_fitted(normals(count), 5, CPU)
+        cross_fitted(normals(count))
