@@ -47,13 +47,14 @@ def without_median(residual: Tensor) -> Tensor:
 
 
 def pooled(residual: Tensor) -> Tensor:
-    """Residuals (B, F, s, s) to vectors (B, D), D = F * S * S with S = min(s, SIDE)."""
-    return F.adaptive_avg_pool2d(residual, min(residual.shape[-1], SIDE)).flatten(1)
+    """Residuals (B, F, s, s) averaged to (B, F, S, S), S = min(s, SIDE)."""
+    return F.adaptive_avg_pool2d(residual, min(residual.shape[-1], SIDE))
 
 
 @dataclass(frozen=True)
 class Subspace:
-    """`components` (K, D), orthonormal rows in the fast precision of their device, and their `gain` (K,) in 0..1."""
+    """`components` (K, D), orthonormal rows in the fast precision of their device, and their `gain` (K,) in 0..1;
+    D = F * S * S, the numbers of a `pooled` residual."""
 
     components: Tensor
     gain: Tensor
@@ -61,11 +62,10 @@ class Subspace:
     def unexplained(self, residual: Tensor) -> Tensor:
         """Residuals (B, F, s, s) less their medians and less what normal images have in common."""
         own = without_median(residual)
-        x = pooled(own).to(self.components.dtype)
+        seen = pooled(own)
+        x = seen.flatten(1).to(self.components.dtype)
         said = (x @ self.components.T * self.gain.to(x.dtype)) @ self.components
-        side = min(own.shape[-1], SIDE)
-        said = said.float().unflatten(1, (-1, side, side))
-        return own - F.interpolate(said, size=own.shape[2:], mode="bilinear", align_corners=False)
+        return own - F.interpolate(said.float().view_as(seen), size=own.shape[2:], mode="bilinear", align_corners=False)
 
     def tensors(self) -> dict[str, np.ndarray]:
         """What is stored: a byte for each number of the components."""
@@ -96,7 +96,7 @@ class Common:
     @classmethod
     def of(cls, residuals: Iterable[Tensor]) -> Common:
         """Of batches (B, F, s, s)."""
-        vectors = torch.cat([pooled(without_median(batch)) for batch in residuals])
+        vectors = torch.cat([pooled(without_median(batch)).flatten(1) for batch in residuals])
         return cls(vectors, vectors @ vectors.T)
 
     def subspace(self, chosen: Tensor, device: torch.device) -> Subspace:

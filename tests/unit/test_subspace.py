@@ -48,21 +48,21 @@ def fitted(images: torch.Tensor) -> subspace.Subspace:
 def test_what_is_explained_is_ridge_regression_on_the_normal_images(count, seed):
     images, drawn = normals(count, seed), normals(3, seed + 1)
     left = fitted(images).unexplained(drawn)
-    x = pooled(without_median(images)).double()
-    own = pooled(without_median(drawn)).double()
+    x = pooled(without_median(images)).flatten(1).double()
+    own = pooled(without_median(drawn)).flatten(1).double()
     gram = x @ x.T
     weights = torch.linalg.inv(gram + subspace.RIDGE * gram.diagonal().mean() * torch.eye(count)) @ x
     told = own @ x.T @ weights
-    assert (pooled(left) - (own - told)).norm() < 0.03 * told.norm()  # in steps of a byte
+    assert (pooled(left).flatten(1) - (own - told)).norm() < 0.03 * told.norm()  # in steps of a byte
 
 
 def test_the_components_are_the_principal_ones():
     images = normals(40, ways=6)
     found = fitted(images)
-    wanted = TruncatedSVD(6, algorithm="arpack").fit(pooled(without_median(images)).numpy())
+    wanted = TruncatedSVD(6, algorithm="arpack").fit(pooled(without_median(images)).flatten(1).numpy())
     ours = found.components.float()[-6:].flip(0).numpy()
     assert np.abs((ours * wanted.components_).sum(1)) == pytest.approx(np.ones(6), abs=0.01)
-    energy = pooled(without_median(images)).square().sum(1).mean().item()
+    energy = pooled(without_median(images)).flatten(1).square().sum(1).mean().item()
     values = wanted.singular_values_**2
     assert found.gain[-6:].flip(0).numpy() == pytest.approx(values / (values + subspace.RIDGE * energy), abs=1e-3)
 
