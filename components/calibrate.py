@@ -32,7 +32,7 @@ from components.threshold import threshold
 from components.vqvae import train as vqvae_training
 
 FEW = 16  # calibration images that the search for eta looks at
-SATURATED = 0.002  # AUROCs on the easy rectangles that differ by less say nothing
+SATURATED = 0.002  # AUROCs on painted negatives that differ by less say nothing
 PRICE = 0.002  # mean AUROC on hard negatives that the wide view may cost
 ENOUGH = 0.005  # AUROC on hard negatives that a smaller eta may cost over features
 
@@ -200,10 +200,13 @@ def choose_eta(table: pd.DataFrame, config: Calibrate, tolerance: float = 0.0) -
 
 
 def choose_score(table: pd.DataFrame, kind: Kind) -> str:
-    """The candidate with the best mean AUROC in the sorted `table`; with the wide view beside it unless that costs more
-    than PRICE. Painted negatives are small: they can say what the wide view costs, and not what it is for."""
+    """The candidate with the best mean AUROC in the sorted `table`; of those that are as good, the best with the most
+    maps: where the negatives cannot tell, two measures miss less than one. With the wide view beside it unless that
+    costs more than PRICE: painted negatives are small, and can say what it costs and not what it is for."""
     means = table.set_index("score")["mean"]
-    best = next(str(name) for name in table.score if name in kind.candidates)
+    candidates = [str(name) for name in table.score if name in kind.candidates]
+    alike = [name for name in candidates if means[name] >= means[candidates[0]] - SATURATED]
+    best = max(alike, key=lambda name: len(kind.scores[name]))  # the first of them
     wider = kind.wider.get(best, best)
     return wider if means[wider] >= means[best] - PRICE else best
 

@@ -123,9 +123,17 @@ def test_an_eta_that_rewrites_normal_images_is_refused():
 def test_the_wide_view_is_beside_the_best_score_unless_painted_defects_pay_for_it(cost, chosen):
     means = {"layers": 0.98, "layers+wide": 0.98 - cost, "deviation": 0.99, "residual": 0.9}
     rows = pd.DataFrame({"score": means.keys(), "mean": means.values()}).sort_values("mean", ascending=False)
-    kind = Kind((), {}, ("layers", "residual"), {"layers": "layers+wide"})  # deviation takes no part
+    made_of = {"layers": ("layers",), "residual": ("residual",)}
+    kind = Kind((), made_of, ("layers", "residual"), {"layers": "layers+wide"})  # deviation takes no part
     assert choose_score(rows, kind) == chosen
     assert choose_score(rows, dataclasses.replace(kind, wider={})) == "layers"
+
+
+@pytest.mark.parametrize(("lead", "chosen"), [(0.0015, "a+b"), (0.0025, "a")])
+def test_of_scores_that_the_negatives_cannot_tell_apart_the_best_sum_is_chosen(lead, chosen):
+    means = {"a": 0.98, "a+b": 0.98 - lead, "b": 0.9795, "b+c": 0.9755}
+    rows = pd.DataFrame({"score": means.keys(), "mean": means.values()}).sort_values("mean", ascending=False)
+    assert choose_score(rows, Kind((), {name: tuple(name.split("+")) for name in means}, tuple(means))) == chosen
 
 
 def test_a_sum_weighs_the_wide_view_less():
