@@ -32,7 +32,7 @@ CATEGORY = "brick"
 SMALL = {
     "vqvae": {"channels": 16, "residual_blocks": 1, "steps": 30},
     "prior": {"channels": 16, "blocks": 1, "residual_layers": 1, "steps": 30, "patience": 0},
-    "calibrate": {"etas": [0.0005], "max_replaced": 1.0, "negatives": 8},
+    "calibrate": {"etas": [0.0005], "max_replaced": 0.99, "negatives": 8},
 }  # fmt: skip
 BATCH = 16
 STAGES = ("augment", "train_vqvae", "extract_codes", "train_prior", "calibrate")

@@ -10,6 +10,7 @@ import cv2
 import pytest
 
 from benchmarks import growth
+from components import settings
 from tests import tiny
 
 # Peak resident memory of this process alone: ru_maxrss of a child begins with its parent's.
@@ -42,6 +43,7 @@ def test_the_stored_images_are_never_in_memory_as_a_whole(tmp_path: Path) -> Non
 
 def test_the_benchmark_measures_a_step_and_tells_of_one_that_fails(tmp_path: Path) -> None:
     root = growth.workspace(tmp_path / "plant", 60, 32)
+    assert settings.load(root, growth.CATEGORY).prior.steps == growth.SMALL["prior"]["steps"]
     cost = growth.measure(root, "import")
     assert len(list((root / "data/brick/train/good").iterdir())) == 60
     assert 20 < cost.anonymous < cost.rss and 0 < cost.cpu < 60
