@@ -3,7 +3,6 @@ are known defects, they help to choose eta and the score (components.known_defec
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from components.arrays import evenly, open_images, to_tensor
 from components.detector import Detector
 from components.device import find_device
 from components.errors import UserError
-from components.folds import BATCH
+from components.folds import BATCH, HeldOut
 from components.known_defects import Known
 from components.metrics import area_score, auroc
 from components.negatives import HARD, make, rectangle
@@ -32,7 +31,7 @@ from components.threshold import threshold
 from components.vqvae import train as vqvae_training
 
 FEW = 16  # calibration images that the search for eta looks at
-SATURATED = 0.002  # AUROCs on painted negatives that differ by less say nothing
+SATURATED = 0.002  # AUROCs on a few dozen negatives that differ by less say nothing
 PRICE = 0.002  # mean AUROC on hard negatives that the wide view may cost
 ENOUGH = 0.005  # AUROC on hard negatives that a smaller eta may cost over features
 
@@ -62,15 +61,15 @@ def run(root: Path, settings: Settings) -> None:
     print(f"calibrate@{category}: eta {eta}", flush=True)
 
     plain = open_images(images_folder, "plain")
-    detector, held_out, fold = folds.fitted(detector, normals, plain, white, config.parts, f"calibrate@{category}")
-    maps = folds.look(held_out, normals, white, f"calibrate@{category} normals", fold)
+    detector, held_out = folds.fitted(detector, normals, plain, white, config.parts, f"calibrate@{category}")
+    maps = folds.look(held_out.detectors, normals, white, f"calibrate@{category} normals", held_out.fold)
     detector = replace(detector, standards=folds.standards(detector, maps))
     known_maps: dict[str, np.ndarray] = {}
     if known:
         known_maps = folds.look((detector,), known.images, white, f"calibrate@{category} known defects")
     area = min_area(config, normals.shape[1])
     usual = {name: folds.image_scores(detector, maps, name, area) for name in detector.scores}
-    scores = score_table(detector, held_out, fold, usual, normals, white, settings, known, known_maps)
+    scores = score_table(detector, held_out, usual, normals, white, settings, known, known_maps)
     score = config.score
     if score == "auto":
         score = choose_score(scores, detector.kind)
@@ -85,6 +84,8 @@ def run(root: Path, settings: Settings) -> None:
         caught = known.caught(detector.score(known_maps, score), limit, area)
         caught.to_csv(out / "known.csv", index=False)
         told["known"] = known_defects.summary(known, caught)
+    if held_out.parts is not None:
+        told["parts"] = held_out.parts
     arrays = {
         f"{kind}.{name}": getattr(s, kind) for name, s in detector.standards.items() for kind in ("mean", "deviation")
     }
@@ -201,8 +202,8 @@ def choose_eta(table: pd.DataFrame, config: Calibrate, tolerance: float = 0.0) -
 
 def choose_score(table: pd.DataFrame, kind: Kind) -> str:
     """The candidate with the best mean AUROC in the sorted `table`; of those that are as good, the best with the most
-    maps: where the negatives cannot tell, two measures miss less than one. With the wide view beside it unless that
-    costs more than PRICE: painted negatives are small, and can say what it costs and not what it is for."""
+    maps: where the negatives cannot tell, a sum of measures misses less than one. With the wide view beside it unless
+    that costs more than PRICE: painted negatives are small, and can say what it costs and not what it is for."""
     means = table.set_index("score")["mean"]
     candidates = [str(name) for name in table.score if name in kind.candidates]
     alike = [name for name in candidates if means[name] >= means[candidates[0]] - SATURATED]
@@ -213,8 +214,7 @@ def choose_score(table: pd.DataFrame, kind: Kind) -> str:
 
 def score_table(
     detector: Detector,
-    held_out: Sequence[Detector],
-    fold: np.ndarray,
+    held_out: HeldOut,
     usual: dict[str, list[float]],
     normals: np.ndarray,
     white: float,
@@ -231,7 +231,8 @@ def score_table(
     places = evenly(len(normals), config.negatives)
     for kind, painter in HARD.items():
         negatives, masks = make(normals[places], painter, white, settings.seed + 1)
-        maps = folds.look(held_out, negatives, white, f"calibrate@{settings.category} {kind}", fold[places])
+        words = f"calibrate@{settings.category} {kind}"
+        maps = folds.look(held_out.detectors, negatives, white, words, held_out.fold[places])
         for name, row in rows.items():
             scored = detector.score(maps, name)
             own = [area_score(m, area) for m in scored]

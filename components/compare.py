@@ -123,8 +123,7 @@ def package_rows(
                 for score in todo.values()
             }
         for name, score in todo.items():
-            scored = here.score(maps, score)
-            measured = judge(limits[score], scored, trial, settings.evaluate, here.reach(inspector.image_size))
+            measured = judge(limits[score], here.score(maps, score), trial, settings.evaluate, inspector.reach)
             yield measured | {
                 "method": name,
                 "what": _what(score) + (", without the neighbour rule" if todo is unruled else ""),
@@ -158,8 +157,7 @@ def variant_rows(
         other = variants.fit_or_load(root, category, name, device)
         here, score = other.detector, str(other.calibration["score"])
         maps = look((here,), trial.images, 1.0, f"compare@{category} {name}")
-        reach = here.reach(other.image_size)
-        measured = judge(other.pixel_threshold, here.score(maps, score), trial, settings.evaluate, reach)
+        measured = judge(other.pixel_threshold, here.score(maps, score), trial, settings.evaluate, other.reach)
         yield (
             row
             | measured
@@ -214,9 +212,10 @@ def protocol(inspector: Inspector, trial: Trial, config: Evaluate) -> str:
         f"normals says {trial.false_alarms:.1%} of normal images exceed. Image score: the highest "
         f"level at which an 8-connected region of {trial.area} pixels survives; verdict: score > threshold. pro, "
         "pixel_f1, image_balanced_accuracy and image_f1 hold at that threshold; marked are the regions above it of "
-        "that size, over features less what is below half of the highest score near it. aupro_30: per-region overlap "
-        f"integrated over the pixel false-positive rate to {config.aupro_limit}. fit_seconds: of training, on whatever "
-        "else the machine was doing. inference_ms: from an image at this size to its score map, one at a time. "
+        "that size, in rows of a model over features less what is below half of the highest score near it. "
+        f"aupro_30: per-region overlap integrated over the pixel false-positive rate to {config.aupro_limit}. "
+        "fit_seconds: of training, on whatever else the machine was doing. inference_ms: from an image at this size to "
+        "its score map, one at a time. "
         "megabytes: weights. The package's rows share one training, eta "
         f"{inspector.calibration['eta']:g} (also without the rule), time and size of both its networks; the score "
         "marked `chosen` is the one that the calibration images chose. A variant has a training, eta and score of its "

@@ -18,8 +18,8 @@ from components.scores import TWO_SIDED, WEIGHTS, Kind, kind_of
 from components.standard import Standard
 from components.vqvae.model import VQVAE
 
-# Cells of the code grid: half of the 3 x 3 that features are averaged over, and half a cell of the backbone's coarsest
-# layer. Over pixels a code is found by itself, and what its smoothing adds is less than a cell.
+# Cells of the code grid over which a strong score of features spreads most of itself: they are averaged over 3 x 3, and
+# the backbone's coarsest cells are larger than these. Over pixels the rule costs what it brings (docs/adr/0004).
 REACH = 2
 
 
@@ -46,7 +46,7 @@ class Detector:
         return kind_of(self.vqvae.latent, self.vqvae.allocates)
 
     def reach(self, size: int) -> int:
-        """How far, in pixels of a size x size map, a strong score raises those around it (components.outline)."""
+        """How far around a strong score its skirt goes (components.outline), in pixels of a size x size map."""
         return round(REACH * size / self.prior.grid) if self.over_features else 0
 
     @property

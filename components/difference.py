@@ -26,8 +26,7 @@ from torch import Tensor
 
 from components.arrays import unit
 from components.inspector import Inspector
-from components.metrics import area_score
-from components.outline import marked
+from components.metrics import area_score, keep_regions
 from components.scoremap import FLOOR, SMOOTHING
 
 REACH = 1  # cells
@@ -94,7 +93,7 @@ def difference(
         changes.append(float((codes > 0).float().mean()))
     score_map = enlarge(torch.stack(grids).amin(0), size)
     score = area_score(score_map, min_area)
-    mask = marked(score_map, threshold, min_area)
+    mask = keep_regions(score_map > threshold, min_area)
     return Difference(score, score_map, mask, min(changes), score > threshold)
 
 

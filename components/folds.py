@@ -4,13 +4,14 @@ Scored with statistics that they themselves shaped, normal images look more norm
 threshold comes out too low. So each fold of them is looked at with what was fitted on four fifths of all normal images,
 while what is packaged is fitted on all, and so explains the next ones a little better: the threshold errs to the high
 side. Over features, images of one part are of one fold (components/features/parts.py), since the next part will have no
-siblings here either.
+siblings here either. The networks were trained on other photographs of these parts, as before: what judges an image are
+these statistics.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from components.detector import Detector
 from components.errors import UserError
 from components.features.model import FEATURES
 from components.features.normality import cross_fitted
-from components.features.parts import same_part, spread
+from components.features.parts import folds_of, same_part
 from components.features.subspace import Common
 from components.metrics import area_score
 from components.scoremap import examine
@@ -33,28 +34,40 @@ FOLDS = 5
 LARGEST = 60000.0  # of a residual that float16 holds
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """`detectors` that lack the images of one fold each, the `fold` (N,) of each calibration image, and how many
+    `parts` the normal images show, where that was looked for."""
+
+    detectors: tuple[Detector, ...]
+    fold: np.ndarray
+    parts: int | None = None
+
+
 def fitted(
     detector: Detector, normals: np.ndarray, plain: np.ndarray | Images, white: float, parts: str, name: str
-) -> tuple[Detector, tuple[Detector, ...], np.ndarray]:
-    """The detector with the statistics of the normal images `normals` (N, S, S, C) and `plain` (M, S, S, C), one for
-    each fold of them without its images, and the fold (N,) of each of `normals`. Images of one part are of one fold
-    when `parts` (settings.Calibrate) is `new`. Over pixels there is nothing to fit here, and one detector and fold for
-    all.
+) -> tuple[Detector, HeldOut]:
+    """The detector with the statistics of the calibration's `normals` (N, S, S, C) and the other normal images, `plain`
+    (M, S, S, C), and what judges the first. Images of one part are held out together when `parts` (settings.Calibrate)
+    is `new`. Over pixels there is nothing to fit here, and one detector for all.
     """
     if not detector.over_features:
-        return detector, (detector,), np.zeros(len(normals), int)
+        return detector, HeldOut((detector,), np.zeros(len(normals), int))
     device, grid = next(detector.vqvae.parameters()).device, detector.prior.grid
     found = torch.empty(len(normals) + len(plain), FEATURES, grid, grid, dtype=torch.half)
     for images, rows in ((normals, found[: len(normals)]), (plain, found[len(normals) :])):
         for i, some in enumerate(residuals(detector, images, white, f"{name} residuals")):
             rows[i * BATCH : i * BATCH + len(some)] = some
     common = Common.of(batch.float() for batch in found.split(BATCH))
-    part = same_part(common.gram) if parts == NEW else torch.arange(len(found))
-    fold = spread(part, FOLDS)
-    print(f"{name}: {len(found)} normal images of {len(part.unique())} parts", flush=True)
+    part, count = torch.arange(len(found)), None
+    if parts == NEW:
+        part = same_part(common.gram, len(found) / FOLDS)
+        count = int(part.max()) + 1
+        print(f"{name}: {len(found)} normal images of {count} parts", flush=True)
+    fold = folds_of(part, FOLDS)
     whole, without = cross_fitted(found, common, fold, device)
-    held_out = tuple(replace(detector, normality=normality) for normality in without)
-    return replace(detector, normality=whole), held_out, fold[: len(normals)].numpy()
+    detectors = tuple(replace(detector, normality=normality) for normality in without)
+    return replace(detector, normality=whole), HeldOut(detectors, fold[: len(normals)].numpy(), count)
 
 
 def residuals(detector: Detector, images: np.ndarray | Images, white: float, name: str) -> Iterator[torch.Tensor]:
@@ -99,7 +112,8 @@ def standards(detector: Detector, maps: dict[str, np.ndarray]) -> dict[str, Stan
 
 
 def image_scores(detector: Detector, maps: dict[str, np.ndarray], score: str, area: int) -> list[float]:
-    """Image scores of the normal images from their held-out `maps`, each with standards fitted without its fold."""
+    """Image scores of the normal images from their held-out `maps`, each with standards fitted without a fifth of them,
+    itself among these."""
     count = len(next(iter(maps.values())))
     scores = np.zeros(count)
     for fold in range(min(FOLDS, count)):

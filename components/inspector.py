@@ -86,6 +86,7 @@ class Inspector:
         self.image_threshold = float(self.calibration["image_threshold"])
         self.pixel_threshold = float(self.calibration["pixel_threshold"])
         self.min_area = max(1, round(self.calibration["min_area"] * self.image_size**2))
+        self.reach = detector.reach(self.image_size)
 
     @classmethod
     def load(cls, folder: Path | str, device: str = "cpu") -> Inspector:
@@ -156,7 +157,7 @@ class Inspector:
                 score=score,
                 anomalous=score > self.image_threshold,
                 score_map=score_map,
-                mask=marked(score_map, self.pixel_threshold, self.min_area, self.detector.reach(self.image_size)),
+                mask=marked(score_map, self.pixel_threshold, self.min_area, self.reach),
                 codes=codes,
                 likelihood=likelihood[index].cpu().numpy(),
                 seconds=seconds,

@@ -20,7 +20,8 @@ from components.scores import kind_of
 POLICIES = ("object", "rotation_free", "texture")
 LATENTS = ("pixels", "features")
 ALLOCATIONS = ("fixed", "context")
-NEW = "new"  # of calibrate.parts
+NEW = "new"
+PARTS = (NEW, "known")  # those to come
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Calibrate:
     negatives: int  # harder negatives of each kind, made from as many calibration images
     min_area: float  # smallest region that counts, share of the image
     false_alarms: float  # share of normal images that the threshold is to let through as defective
-    parts: str  # those to come: new, or known when the training images show the same ones (over features)
+    parts: str  # the parts to come: new, or known where the normal images show the same ones (over features)
     score: str  # one of components/scores.py, or auto: chosen on the hard negatives
     bilateral: tuple[float, ...]  # d, sigma colour, sigma space, on the 0-255 scale
 
@@ -143,7 +144,7 @@ CHOICES = {
     ("vqvae", "codebook"): ("ema", "loss"),
     ("vqvae", "latent"): LATENTS,
     ("vqvae", "allocation"): ALLOCATIONS,
-    ("calibrate", "parts"): (NEW, "known"),
+    ("calibrate", "parts"): PARTS,
     ("promotion", "policy"): ("auto", "manual"),
 }
 # Numbers are 0 or more; whole ones 1 or more, but for these; and these shares are below 1.

@@ -26,7 +26,7 @@ STEPS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
         "vqvae.train", ("vqvae",), ("vqvae", "features", "arrays.py", "device.py", "parallel.py", "training.py"),
     ),
     "extract_codes": ("codes", (), ("codes.py", "arrays.py", "device.py")),
-    "train_prior": ("prior.train", ("prior",), ("prior", "device.py", "parallel.py", "training.py")),
+    "train_prior": ("prior.train", ("prior",), ("prior", "arrays.py", "device.py", "parallel.py", "training.py")),
     "calibrate": (
         "calibrate", ("calibrate",),
         ("calibrate.py", "known_defects.py", "detector.py", "folds.py", "threshold.py", "negatives.py", "standard.py",

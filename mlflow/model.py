@@ -4,9 +4,9 @@ Input: a table with one column, `image`, of base64-encoded PNG, JPEG, BMP or TIF
 Parameter: `return_map` (default true). Output, one row per image:
 
 score      the image's anomaly score; `threshold` is where `verdict` turns from "normal" to "defective"
-regions    bounding boxes of what is defective: x, y, width, height in pixels of the map
+regions    bounding boxes of what is marked as defective: x, y, width, height in pixels of the map
 map        base64 PNG, 16-bit grey, at the model's size: anomaly score = pixel / 65535 * map_max
-map_max    the largest value of the map; pixel_threshold is where a pixel counts as defective
+map_max    the largest value of the map; pixels above pixel_threshold may be defective (components/outline.py)
 
 Where the environment variable KINTSUGI_SCORES names a folder, the scores are appended to it for the drift flow.
 """

@@ -164,15 +164,21 @@ def describe(inspector: Inspector, synthetic: bool, scores: pd.DataFrame, config
 
 
 def _without_skirts(inspector: Inspector) -> str:
-    reach = inspector.detector.reach(inspector.image_size)
-    return f", less what is below half of the highest score within {reach} pixels" if reach else ""
+    reach = inspector.reach
+    return f", less what is below half of the highest score of its region within {reach} pixels" if reach else ""
 
 
 def _alarms(inspector: Inspector) -> str:
     if "false_alarms" not in inspector.calibration:
         return ""  # a bundle from before there was a choice
     share = inspector.calibration["false_alarms"]
-    return f"Threshold: what {share:.1%} of normal images exceed, by a Gumbel distribution fitted to those. "
+    told = f"Threshold: what {share:.1%} of normal images exceed, by a Gumbel distribution fitted to those. "
+    return told + _parts(inspector)
+
+
+def _parts(inspector: Inspector) -> str:
+    count = inspector.calibration.get("parts")
+    return f"Photographs of one part were held out together; the normal images show {count} parts. " if count else ""
 
 
 def _with_known(inspector: Inspector) -> str:

@@ -132,10 +132,13 @@ def cross_fitted(
     Raises ValueError with fewer images than a covariance needs.
     """
     turn, folds = torch.arange(len(residuals)) % TURNS, range(int(fold.max()) + 1)
-    others = [common.subspace(turn != t, device) for t in range(TURNS)]
+    of_the_others = [common.subspace(fold != k, device) for k in folds]
+    in_turn = of_the_others
+    if not torch.equal(fold, turn):
+        in_turn = [common.subspace(turn != t, device) for t in range(TURNS)]
 
     def unexplained(k: int) -> Iterator[Tensor]:
-        for t, subspace in enumerate(others):
+        for t, subspace in enumerate(in_turn):
             for batch in residuals[(fold == k) & (turn == t)].split(BATCH):
                 yield subspace.unexplained(batch.float().to(device))
 
@@ -146,9 +149,7 @@ def cross_fitted(
     every_block = reduce(add, large)
     whole = Normality.fitted(common.subspace(fold >= 0, device), everything, Wide.fitted(white, every_block))
     without = (
-        Normality.fitted(
-            common.subspace(fold != k, device), everything - fine[k], Wide.fitted(white, every_block - large[k])
-        )
+        Normality.fitted(of_the_others[k], everything - fine[k], Wide.fitted(white, every_block - large[k]))
         for k in folds
     )
     return whole, tuple(without)

@@ -74,7 +74,7 @@ class PairIn(BaseModel):
 
 
 class Region(BaseModel):
-    """A connected region above the threshold; box and area in pixels of the map, `score` its highest value."""
+    """A connected region of what is marked (components.outline): box and area in pixels of the map, highest value."""
 
     x: int
     y: int
@@ -193,6 +193,7 @@ class ModelCard(BaseModel):
     threshold: float
     pixel_threshold: float
     min_area: int = Field(description="Smallest region that counts, in pixels of the map.")
+    reach: int = Field(description="How far around a strong score what is below half of it is not marked, in pixels.")
     size: int
     grid: int
     codebook_size: int

@@ -124,6 +124,7 @@ def card(category: str, loaded: Loaded) -> ModelCard:
         threshold=inspector.image_threshold,
         pixel_threshold=inspector.pixel_threshold,
         min_area=inspector.min_area,
+        reach=inspector.reach,
         size=inspector.image_size,
         grid=inspector.detector.prior.grid,
         codebook_size=inspector.detector.prior.codebook_size,

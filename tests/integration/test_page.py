@@ -6,11 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
+from scipy import ndimage
 
 from components.inspector import Inspector
+from components.metrics import region_boxes
+from components.outline import marked
 from flows.serving.follower import Loaded
 from tests.browser_fixture import chromium, running
 from tests.serving_fixture import Standing, noise, png, standing
@@ -61,6 +65,26 @@ def drawn(page: Page, canvas: str) -> int:
     """How many different colours a canvas shows."""
     script = "c => new Set(new Uint32Array(c.getContext('2d').getImageData(0, 0, c.width, c.height).data.buffer)).size"
     return int(page.locator(canvas).evaluate(script))
+
+
+REGIONS = """async ([size, values, threshold, area, reach]) => {
+  const { regions } = await import("/page/maps.js");
+  const { mask, found } = regions({ size, values: Float32Array.from(values) }, threshold, area, reach);
+  return [Array.from(mask), found.map((region) => region.area)];
+}"""
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("reach", [0, 3, 9])
+def test_the_page_marks_what_the_model_marks(page: Page, seed: int, reach: int) -> None:
+    size, area = 40, 12
+    noise = np.random.default_rng(seed).standard_normal((size, size))
+    score_map = (8 * ndimage.gaussian_filter(noise, 2)).astype(np.float32)
+    mask, areas = page.evaluate(REGIONS, [size, score_map.ravel().tolist(), 0.5, area, reach])
+    ours = marked(score_map, 0.5, area, reach)
+    assert np.array_equal(np.reshape(mask, (size, size)), ours)
+    assert areas == [box.area for box in region_boxes(ours)]
+    assert 0 < ours.sum() < ours.size
 
 
 def test_an_upload_shows_verdict_heat_map_and_pictures(page: Page, served: Standing) -> None:

@@ -23,6 +23,7 @@ from components.features.model import FEATURES, FeatureVQVAE
 from components.features.subspace import Subspace, pooled, without_median
 from components.features.wide import Wide, blocks, whitening
 from components.inspector import Inspector
+from components.outline import marked
 from tests.artifacts_fixture import REPO
 from tests.tiny import edit
 from tests.unit.test_vqvae import CONFIG as VQVAE_CONFIG
@@ -183,7 +184,7 @@ def measured(residuals: torch.Tensor) -> normality.Normality:
     own = without_median(residuals)
     fine = sums.Sums.of(normality.by_place(own))
     white = whitening(fine)
-    nothing = Subspace(torch.zeros(0, pooled(own).shape[1]), torch.zeros(0))
+    nothing = Subspace(torch.zeros(0, pooled(own).flatten(1).shape[1]), torch.zeros(0))
     return normality.Normality.fitted(nothing, fine, Wide.fitted(white, sums.Sums.of(blocks(own, white))))
 
 
@@ -309,6 +310,12 @@ def test_the_whole_way_over_features(tmp_path, weights):
     together, alone = inspector.inspect(images), [inspector.inspect([image])[0] for image in images]
     assert [one.score for one in together] == pytest.approx([one.score for one in alone], rel=1e-3)
     assert all(one.restored.shape == (64, 64, 3) for one in together)
+    assert inspector.reach == 2 * 64 // 8
+    drawn = [marked(one.score_map, inspector.pixel_threshold, inspector.min_area, inspector.reach) for one in together]
+    assert np.array_equal([one.mask for one in together], drawn)
+    assert all(one.mask.any() == one.anomalous for one in together) and any(one.anomalous for one in together)
+    assert inspector.calibration["parts"] > 0
+    assert f"the normal images show {inspector.calibration['parts']} parts" in metrics["protocol"]
     stored, bundle = load_file(package / "model.safetensors"), json.loads((package / "bundle.json").read_text())
     save_file({name: one for name, one in stored.items() if ".subspace" not in name}, package / "model.safetensors")
     bundle["sha256"] = stage.file_sha256(package / "model.safetensors")

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from components import folds
+from components.detector import Detector
 from components.features import normality
 from components.features.normality import Normality, cross_fitted
-from components.features.parts import same_part, spread
+from components.features.parts import folds_of, same_part
 from components.features.subspace import Common
 
 CPU = torch.device("cpu")
 SHOTS = 4
+MOST = 16
 
 
 def photographed(count: int, seed: int) -> torch.Tensor:
@@ -32,37 +37,77 @@ def gram(images: torch.Tensor) -> torch.Tensor:
 def test_photographs_of_one_part_are_found_whatever_all_have_in_common():
     images = photographed(20, seed=0)
     wanted = torch.arange(20).repeat_interleave(SHOTS)
-    assert torch.equal(same_part(gram(images)), wanted)
-    assert torch.equal(same_part(gram(images * 1e-3)), wanted)
+    assert torch.equal(same_part(gram(images), MOST), wanted)
+    assert torch.equal(same_part(gram(images * 1e-3), MOST), wanted)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(1))
-    found = same_part(gram(images[order]))
+    found = same_part(gram(images[order]), MOST)
+    assert len(found.unique()) == 20
     assert all(len(found[wanted[order] == part].unique()) == 1 for part in range(20))
 
 
+@pytest.mark.parametrize("offset", [0.8, 1.3, 3.0])
+def test_parts_are_told_apart_within_their_lots(offset):
+    lots = torch.randn(2, 5, 8, 8, generator=torch.Generator().manual_seed(11)).repeat_interleave(40, 0)
+    images = photographed(20, seed=5) + offset * lots
+    found = same_part(gram(images), MOST)
+    if offset > 1:
+        assert torch.equal(found, torch.arange(20).repeat_interleave(SHOTS))
+        assert torch.equal(same_part(gram(images), 100), torch.arange(2).repeat_interleave(40)), "lots, if they may be"
+    assert all(len(found[i : i + SHOTS].unique()) == 1 for i in range(0, 80, SHOTS))
+
+
+def test_one_part_that_is_all_there_is_tells_its_photographs_apart():
+    assert torch.equal(same_part(gram(photographed(1, seed=6).repeat(5, 1, 1, 1) + torch.randn(20, 5, 8, 8)), 4),
+                       torch.arange(20))  # fmt: skip
+
+
 def test_images_of_different_parts_are_different_parts():
-    assert torch.equal(same_part(gram(photographed(40, seed=2)[::SHOTS])), torch.arange(40))
-    assert torch.equal(same_part(torch.zeros(6, 6)), torch.arange(6))
+    assert torch.equal(same_part(gram(photographed(40, seed=2)[::SHOTS]), 8), torch.arange(40))
+    assert torch.equal(same_part(torch.zeros(6, 6), 1.2), torch.arange(6))
+
+
+@given(st.integers(0, 10**6), st.integers(2, 60), st.floats(1, 20))
+@settings(max_examples=50, deadline=None)
+def test_no_part_has_more_images_than_it_may(seed, count, most):
+    vectors = torch.randn(count, 3, generator=torch.Generator().manual_seed(seed))
+    found = same_part(vectors @ vectors.T, most)
+    assert torch.bincount(found).max() <= most
+    assert torch.equal(found.unique(), torch.arange(int(found.max()) + 1))
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=120), st.integers(2, 7))
 @settings(max_examples=200, deadline=None)
 def test_a_part_is_in_one_fold_and_folds_are_as_equal_as_that_allows(part, folds):
     labels = torch.tensor(part)
-    fold = spread(labels, folds)
-    sizes = torch.bincount(labels)
-    share = len(part) / folds
-    for each in labels.unique():
-        together = fold[labels == each]
-        assert len(together.unique()) == 1 or sizes[each] > share
+    fold = folds_of(labels, folds)
+    assert all(len(fold[labels == each].unique()) == 1 for each in labels.unique())
     loads = torch.bincount(fold, minlength=folds)
-    kept = sizes[sizes <= share]
-    assert loads.max() - loads.min() <= max(int(kept.max()) if len(kept) else 1, 1)
+    assert loads.max() - loads.min() <= torch.bincount(labels).max()
     assert (loads[: int(fold.max()) + 1] > 0).all()
 
 
 def test_images_of_different_parts_take_turns():
-    assert torch.equal(spread(torch.arange(23), 5), torch.arange(23) % 5)
-    assert torch.equal(spread(torch.zeros(23, dtype=torch.long), 5), torch.arange(23) % 5)
+    assert torch.equal(folds_of(torch.arange(23), 5), torch.arange(23) % 5)
+
+
+@pytest.mark.parametrize(("parts", "together"), [("new", True), ("known", False)])
+def test_the_setting_says_whether_photographs_of_one_part_are_held_out_together(monkeypatch, parts, together):
+    images = photographed(12, seed=8)
+    monkeypatch.setattr(normality, "COARSE", 3)
+    monkeypatch.setattr(folds, "FEATURES", 5)
+    monkeypatch.setattr(folds, "residuals", lambda _detector, some, *_: some.split(folds.BATCH))
+    network = torch.nn.Linear(1, 1)
+    network.latent = "features"
+    detector = Detector(network, SimpleNamespace(grid=8), 0.0, True, ())
+    normals, plain = images[::SHOTS].half(), torch.cat([images[i::SHOTS] for i in range(1, SHOTS)]).half()
+    whole, held_out = folds.fitted(detector, normals, plain, 255.0, parts, "test")
+    assert whole.normality is not None and len(held_out.detectors) == folds.FOLDS
+    assert len(held_out.fold) == 12 and held_out.parts == (12 if together else None)
+    siblings = torch.cat([Common.of([normals.float()]).vectors, Common.of([plain.float()]).vectors])
+    for image, fold in enumerate(held_out.fold):
+        said = held_out.detectors[fold].normality.subspace.components.float() @ siblings[image]
+        explained = float((said.norm() / siblings[image].norm()).square())
+        assert explained < 0.6 if together else explained > 0.7
 
 
 def scores(model: Normality, images: torch.Tensor) -> np.ndarray:
@@ -74,8 +119,8 @@ def test_held_out_images_score_like_new_parts_only_when_their_siblings_are_held_
     monkeypatch.setattr(normality, "COARSE", 3)
     images = photographed(60, seed=3)
     common = Common.of([images])
-    part = same_part(common.gram) if together else torch.arange(len(images))
-    fold = spread(part, 5)
+    part = same_part(common.gram, len(images) / 5) if together else torch.arange(len(images))
+    fold = folds_of(part, 5)
     whole, without = cross_fitted(images, common, fold, CPU)
     held_out = np.concatenate([scores(model, images[fold == k]) for k, model in enumerate(without)])
     new = scores(whole, photographed(60, seed=4))

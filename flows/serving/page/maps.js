@@ -10,22 +10,64 @@ export function decode({ size, low, high, data }) {
   return { size, low, high, values };
 }
 
-// The 8-connected regions above the threshold of at least minArea pixels, largest first, and the mask they make.
-export function regions({ size, values }, threshold, minArea) {
+// What components/outline.py marks: of the 8-connected regions above the threshold of at least minArea pixels, what is
+// not the skirt of something stronger within reach; and the pieces that are left, largest first.
+export function regions({ size, values }, threshold, minArea, reach = 0) {
   const mask = new Uint8Array(size * size);
-  const seen = new Uint8Array(size * size);
   const found = [];
-  for (let start = 0; start < values.length; start++) {
-    if (seen[start] || !(values[start] > threshold)) continue;
-    const pixels = flood(values, size, threshold, start, seen);
-    if (pixels.length < minArea) continue;
-    for (const p of pixels) mask[p] = 1;
-    found.push(described(pixels, values, size));
+  for (const region of pieces(size, (p) => values[p] > threshold)) {
+    if (region.length < minArea) continue;
+    for (const piece of reach ? trimmed(region, values, size, minArea, reach) : [region]) {
+      for (const p of piece) mask[p] = 1;
+      found.push(described(piece, values, size));
+    }
   }
   return { mask, found: found.sort((a, b) => b.area - a.area) };
 }
 
-function flood(values, size, threshold, start, seen) {
+// A region without its skirts, in pieces of at least minArea pixels; where there is none, the one with the highest value.
+function trimmed(region, values, size, minArea, reach) {
+  const peaks = peaksNear(region, values, size, reach);
+  const body = new Set(region.filter((p) => values[p] >= peaks[p] - Math.abs(peaks[p]) / 2));
+  const all = pieces(size, (p) => body.has(p));
+  const large = all.filter((piece) => piece.length >= minArea);
+  if (large.length) return large;
+  const highest = region.reduce((a, b) => (values[b] > values[a] ? b : a));
+  return [all.find((piece) => piece.includes(highest))];
+}
+
+// The highest value of the region at most `reach` pixels away along either axis, at each of its pixels.
+function peaksNear(region, values, size, reach) {
+  const { x, y, width, height } = described(region, values, size);
+  const own = new Float32Array(size * size).fill(-Infinity), rows = own.slice(), peaks = own.slice();
+  for (const p of region) own[p] = values[p];
+  for (let v = y; v < y + height; v++) {
+    for (let u = x; u < x + width; u++) {
+      for (let w = Math.max(u - reach, x); w <= Math.min(u + reach, x + width - 1); w++) {
+        rows[v * size + u] = Math.max(rows[v * size + u], own[v * size + w]);
+      }
+    }
+  }
+  for (const p of region) {
+    const at = Math.floor(p / size);
+    for (let v = Math.max(at - reach, y); v <= Math.min(at + reach, y + height - 1); v++) {
+      peaks[p] = Math.max(peaks[p], rows[v * size + (p % size)]);
+    }
+  }
+  return peaks;
+}
+
+// The 8-connected pieces of the pixels for which `inside` holds.
+function pieces(size, inside) {
+  const seen = new Uint8Array(size * size);
+  const found = [];
+  for (let start = 0; start < seen.length; start++) {
+    if (!seen[start] && inside(start)) found.push(flood(size, inside, start, seen));
+  }
+  return found;
+}
+
+function flood(size, inside, start, seen) {
   const pixels = [start];
   seen[start] = 1;
   for (let at = 0; at < pixels.length; at++) {
@@ -33,7 +75,7 @@ function flood(values, size, threshold, start, seen) {
     for (let v = Math.max(y - 1, 0); v <= Math.min(y + 1, size - 1); v++) {
       for (let u = Math.max(x - 1, 0); u <= Math.min(x + 1, size - 1); u++) {
         const next = v * size + u;
-        if (!seen[next] && values[next] > threshold) {
+        if (!seen[next] && inside(next)) {
           seen[next] = 1;
           pixels.push(next);
         }

@@ -168,7 +168,7 @@ async function show(entry) {
 function follow() {
   const { judged, map, card } = current;
   const threshold = Number($("threshold").value);
-  const { mask, found } = regions(map, threshold, card.min_area);
+  const { mask, found } = regions(map, threshold, card.min_area, current.reference ? 0 : card.reach);
   current.mask = mask;
   paint();
   $("level").textContent = short(threshold);
