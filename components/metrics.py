@@ -10,11 +10,12 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.metrics import roc_auc_score
 
 
 def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
     """Area under the ROC curve, NaN when only one class is there."""
+    from sklearn.metrics import roc_auc_score  # a second to import, which inspecting does not need
+
     labels, scores = np.asarray(labels).ravel().astype(bool), np.asarray(scores).ravel()
     return float(roc_auc_score(labels, scores)) if 0 < labels.sum() < len(labels) else float("nan")
 

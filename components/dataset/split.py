@@ -8,7 +8,6 @@ would have to give it back when the next one lands), so a set without one is ref
 from __future__ import annotations
 
 import pandas as pd
-from scipy.stats import binom
 
 from components.errors import UserError
 
@@ -66,6 +65,8 @@ def judged(manifest: pd.DataFrame) -> pd.DataFrame:
 
 def more_for(missing: int, fraction: float, doubt: float = 0.01) -> int:
     """Images to add until `missing` of them or more fall into a part of that `fraction`, but for a chance `doubt`."""
+    from scipy.stats import binom  # a second to import, for a message
+
     count = missing
     while binom.cdf(missing - 1, count, fraction) > doubt:
         count += 1
