@@ -1,13 +1,20 @@
 """The fit loop: a killed run that resumes equals one left alone; damage is noticed; early stop keeps the best."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components import training
+from components import settings as settings_of
+from components import stage, training
+from components.arrays import evenly
+from components.prior import train as prior_training
+from components.prior.pixelsnail import PixelSNAIL
 from components.training import Plan, batch_indices, fit, learning_rate
+from tests.conftest import REPO
 
 PLAN = Plan("test", steps=12, learning_rate=0.01, validate_every=3, seed=0)
 
@@ -109,3 +116,25 @@ def test_the_learning_rate_rises_then_falls():
     rates = [learning_rate(plan, step) for step in range(1000)]
     assert rates[0] < 0.1 and max(rates) == pytest.approx(1.0, abs=0.01)
     assert rates[-1] == pytest.approx(0.05, abs=0.01)
+
+
+def test_the_prior_is_validated_by_a_bounded_number_of_images(tmp_path, monkeypatch):
+    """With every held-out image of ten thousand the validations took most of the training."""
+    folder = tmp_path / "artifacts/brick/extract_codes"
+    folder.mkdir(parents=True)
+    codes = {part: np.zeros((count, 4, 4), np.int16) for part, count in (("train", 8), ("val", 700), ("calib", 4))}
+    np.savez(folder / "codes.npz", **codes)
+    stage.write_json(folder / "summary.json", {"codebook_size": 8, "grid": 4})
+    loaded = settings_of.load(REPO, "brick")
+    prior = replace(loaded.prior, steps=2, channels=8, blocks=1, residual_layers=1, heads=1, batch=8, orders=2)
+    looked = []
+    forward = PixelSNAIL.forward
+
+    def counted(self, codes, *given, **named):
+        if not self.training:
+            looked.append(len(codes))
+        return forward(self, codes, *given, **named)
+
+    monkeypatch.setattr(PixelSNAIL, "forward", counted)
+    prior_training.run(tmp_path, replace(loaded, prior=prior))
+    assert sum(looked) == 2 * prior.orders * len(evenly(700, prior_training.VALIDATED)) <= 4 * prior_training.VALIDATED
