@@ -91,12 +91,13 @@ class Admission:
 @dataclass(frozen=True)
 class Job:
     """One image (H, W, 1 or 3) for one model, and what else of the model its answer needs; or any other call that needs
-    the model to itself."""
+    the model to itself, for as many `images`."""
 
     work: Callable[[], Any] | None
     loaded: Loaded | None = None
     image: np.ndarray | None = None
     then: Callable[[Inspection], object] | None = None
+    images: int = 1
     future: Future[Any] = field(default_factory=Future)
 
 
@@ -129,9 +130,9 @@ class Batcher:
         self.jobs.put(job)
         return job.future
 
-    def call(self, work: Callable[[], Any]) -> Future[Any]:
-        """The result of a function that runs between two batches."""
-        job = Job(work)
+    def call(self, work: Callable[[], Any], images: int = 1) -> Future[Any]:
+        """The result of a function that runs between two batches and looks at so many images."""
+        job = Job(work, images=images)
         self.jobs.put(job)
         return job.future
 
@@ -142,7 +143,7 @@ class Batcher:
             if job is STOP:
                 return
             if job.work is not None:
-                _settle(job, job.work)
+                self._settle(job, job.work)
                 continue
             batch = [one for one in self._gather(job) if one.future.set_running_or_notify_cancel()]
             if batch:
@@ -185,11 +186,13 @@ class Batcher:
         for job, one in zip(batch, seen, strict=True):
             job.future.set_result(one)
 
-
-def _settle(job: Job, work: Callable[[], Any]) -> None:
-    if not job.future.set_running_or_notify_cancel():
-        return
-    try:
-        job.future.set_result(work())
-    except Exception as error:
-        job.future.set_exception(error)
+    def _settle(self, job: Job, work: Callable[[], Any]) -> None:
+        if not job.future.set_running_or_notify_cancel():
+            return
+        try:
+            with self.admission.measured(job.images):
+                result = work()
+        except Exception as error:
+            job.future.set_exception(error)
+            return
+        job.future.set_result(result)

@@ -61,7 +61,9 @@ def looking(service: Service) -> APIRouter:
             raise HTTPException(422, f"send one image and at least one file in the field '{REFERENCE}'")
         started = time.perf_counter()
         images = [await decoded(service, one, loaded) for one in (*tests, *references)]
-        found = await service.alone(lambda: difference.compare(loaded.inspector, images[0], images[1:], threshold))
+        found = await service.alone(
+            lambda: difference.compare(loaded.inspector, images[0], images[1:], threshold), len(images)
+        )
         answer = compared(tests[0], references, loaded, images[0], found, threshold, include)
         answer.levels = telling.levels(found.score_map) if levels else None
         answer.milliseconds = round(1000 * (time.perf_counter() - started), 1)

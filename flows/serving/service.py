@@ -85,10 +85,10 @@ class Service:
         """The upload's pixels at the model's size; UserError when they cannot be had."""
         return await anyio.to_thread.run_sync(intake.read, upload, loaded.inspector, self.limits, limiter=self.decoders)
 
-    async def alone(self, work: Callable[[], T]) -> T:
-        """The result of a function that needs the model to itself; 503 when too much waits."""
-        with self.room(1):
-            result: T = await asyncio.wrap_future(self.batcher.call(work))
+    async def alone(self, work: Callable[[], T], images: int = 1) -> T:
+        """The result of a function that needs the model to itself for so many images; 503 when too much waits."""
+        with self.room(images):
+            result: T = await asyncio.wrap_future(self.batcher.call(work, images))
             return result
 
     @contextlib.contextmanager

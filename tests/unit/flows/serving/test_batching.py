@@ -166,3 +166,14 @@ def test_a_failing_call_fails_its_caller_only(batcher: Batcher) -> None:
     with pytest.raises(RuntimeError, match="broken"):
         batcher.call(broken).result(30)
     assert batcher.call(time.monotonic).result(30) > 0
+
+
+def test_a_call_counts_for_the_pace_by_the_images_it_looks_at(batcher: Batcher) -> None:
+    batcher.call(lambda: time.sleep(0.4), images=4).result(30)
+    paced = batcher.admission.latest
+    assert 0.1 <= paced < 0.4
+    busy, given_up = batcher.call(lambda: time.sleep(0.2), images=2), batcher.call(list)
+    assert given_up.cancel()
+    busy.result(30)
+    assert batcher.call(time.monotonic).result(30) > 0
+    assert batcher.admission.latest < paced, "by the last call's no time, and not by the one that never ran"
