@@ -97,7 +97,7 @@ def _bring_in(
     root: Path, category: str, dataset: settings.Dataset, run: Callable[[Callable[[pd.DataFrame], None]], ImportReport],
     policy: str | None = None, known: bool = False,
 ) -> ImportReport:  # fmt: skip
-    _check_repository(root)
+    _check_repository(root, category)
     result: dict[str, Any] = {}
     # From the start: a training that began meanwhile would have to be told so after minutes of copying.
     with journal.standing_still(root, category, "import them when it has ended"):
@@ -168,10 +168,12 @@ def version(root: Path) -> str:
     return versioning.add_data(root)
 
 
-def _check_repository(root: Path) -> None:
+def _check_repository(root: Path, coming: str) -> None:
     from flows.adapters import versioning
 
-    versioning.check(root)  # before minutes of copying, not after
+    # Before minutes of copying, not after.
+    versioning.check(root)
+    versioning.check_complete(root, coming)
 
 
 def _flow_map() -> Any:

@@ -85,8 +85,9 @@ def add_data(root: Path) -> str:
     return data_md5(root)
 
 
-def check_complete(root: Path) -> None:
-    """Raise UserError when data/ lacks a whole category that data.dvc records and params.yaml still names.
+def check_complete(root: Path, coming: str = "") -> None:
+    """Raise UserError when data/ lacks a whole category, other than the one that is `coming`, which data.dvc records
+    and params.yaml still names.
 
     A machine that has pulled only some categories would otherwise record the others as deleted. Where there is no
     record, or its listing is in neither the cache nor a remote that is a folder, nothing can be said.
@@ -98,7 +99,7 @@ def check_complete(root: Path) -> None:
     except ValueError:  # torn by a power cut; DVC writes it anew
         return
     named = {str(name) for name in read_params(root)["categories"] or []}
-    expected = sorted(named & {path.partition("/")[0] for path in recorded})
+    expected = sorted((named - {coming}) & {path.partition("/")[0] for path in recorded})
     absent = [f"data/{name}" for name in expected if not any((root / "data" / name).glob("*"))]
     if absent:
         raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -128,13 +129,22 @@ def test_wrong_arguments(
 
 
 def test_no_git_is_said_before_anything_is_copied(tmp_path: Path, workspace: Path, photos: Path) -> None:
-    import shutil
-
     shutil.rmtree(workspace / ".git")
     before = state(workspace)
     with pytest.raises(UserError, match="git"):
         data.import_category(workspace, "folder", photos, "nut")
     assert state(workspace) == before
+
+
+def test_a_machine_without_a_category_hears_so_before_anything_is_copied(workspace: Path, photos: Path) -> None:
+    data.import_category(workspace, "folder", photos, "nut")
+    shutil.rmtree(workspace / "data" / "nut")
+    before = state(workspace)
+    with pytest.raises(UserError, match=r"^data/nut would be recorded as deleted"):
+        data.import_category(workspace, "folder", photos, "bolt")
+    assert state(workspace) == before
+    data.import_category(workspace, "folder", photos, "nut")  # the one that is missing may come again
+    assert state(workspace) != before
 
 
 def test_the_first_category_of_an_empty_list(workspace: Path) -> None:
