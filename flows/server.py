@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO
 
 from components.errors import UserError
+from flows.adapters import alive
 from flows.adapters.leash import leashed
 
 # A stage that waits for a slot asks again after this many seconds; Prefect's own answer grows to thirty.
@@ -94,12 +95,14 @@ def _configured() -> str | None:
 
 
 def _up(root: Path) -> str | None:
-    """Return the address of the server that `kintsugi up` runs for this workspace, if it is well."""
+    """Return the address of the server that `kintsugi up` runs for this workspace, if it answers or its process lives:
+    on a busy machine an answer may take longer than a look."""
     try:
-        url = str(json.loads((root / ".kintsugi" / "up.json").read_text(encoding="utf-8"))["prefect_api"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        record = json.loads((root / ".kintsugi" / "up.json").read_text(encoding="utf-8"))
+        url, process = str(record["prefect_api"]), str(record.get("process", ""))
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return url if healthy(f"{url}/health") else None
+    return url if healthy(f"{url}/health") or alive.lives(process) else None
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from components.errors import UserError
 from flows import environment, plant
+from flows.adapters import alive
 from flows.adapters.leash import leashed
 from flows.server import QUICK_SLOTS, START_TIMEOUT, exclusive, free_port, healthy, stop_group
 
@@ -30,6 +31,7 @@ class Addresses:
     prefect: str
     prefect_api: str
     mlflow: str
+    process: str = ""  # as flows.adapters.alive tells it
 
     @property
     def health(self) -> tuple[str, str]:
@@ -99,7 +101,7 @@ def plan(root: Path, host: str, prefect_port: int, mlflow_port: int) -> tuple[Ad
         port = free_port(mlflow_port, host)
         servers.append(Server("MLflow", _mlflow(root, mlflow, host, port), _mlflow_env(), folder / "mlflow.log"))
         mlflow = f"http://{shown}:{port}"
-    return Addresses(os.getpid(), prefect_api.removesuffix("/api"), prefect_api, mlflow), servers
+    return Addresses(os.getpid(), prefect_api.removesuffix("/api"), prefect_api, mlflow, alive.this()), servers
 
 
 def deployments(root: Path, addresses: Addresses) -> list[Server]:

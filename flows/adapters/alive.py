@@ -29,6 +29,13 @@ def gone(process: str) -> bool:
     return now != start and (ours or bool(now))
 
 
+def lives(process: str) -> bool:
+    """Whether a process of this machine, as `this` told it, is certainly there; False where nobody can know."""
+    namespace, _, rest = process.partition("/")
+    number, _, start = rest.partition("/")
+    return number.isdecimal() and namespace == _namespace() and bool(start) and _start(int(number)) == start
+
+
 def _namespace() -> str:
     try:
         return str(Path("/proc/self/ns/pid").readlink())

@@ -8,12 +8,14 @@ import socket
 import sys
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from components.errors import UserError
-from flows import up
+from flows import server, up
+from flows.adapters import alive
 from flows.server import free_port, healthy
 
 SMALL = """
@@ -64,6 +66,20 @@ def test_starts_once_and_stops_cleanly(tmp_path: Path, small: up.Addresses) -> N
     assert not thread.is_alive()
     assert not healthy(small.mlflow) and not healthy(small.prefect)
     assert not (tmp_path / ".kintsugi/up.json").exists()
+
+
+def test_a_run_waits_for_a_server_that_is_slow_and_not_for_one_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    record = tmp_path / ".kintsugi/up.json"
+    record.parent.mkdir()
+    url = f"http://127.0.0.1:{free_port()}/api"  # nobody answers there
+    for process, found in ((alive.this(), url), (f"{alive.this()}0", None), ("", None)):
+        record.write_text(json.dumps(asdict(up.Addresses(1, "", url, "", process))))
+        assert server._up(tmp_path) == found
+    record.write_text("[]")
+    assert server._up(tmp_path) is None
 
 
 def test_a_server_that_dies_takes_the_other_along(
