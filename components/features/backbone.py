@@ -36,11 +36,28 @@ class Same(nn.Conv2d):
         super().__init__(given, wanted, kernel, stride, groups=groups, padding=(kernel - 1) // 2 if stride == 1 else 0)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.stride[0] > 1:
-            before = (self.kernel_size[0] - self.stride[0]) // 2
-            after = self.kernel_size[0] - self.stride[0] - before
-            x = F.pad(x, (before, after, before, after))
-        return super().forward(x)
+        return super().forward(self.padded(x))
+
+    def padded(self, x: Tensor) -> Tensor:
+        """The input with what `padding` does not add."""
+        if self.stride[0] == 1:
+            return x
+        before = (self.kernel_size[0] - self.stride[0]) // 2
+        after = self.kernel_size[0] - self.stride[0] - before
+        return F.pad(x, (before, after, before, after))
+
+    def activated(self, x: Tensor) -> Tensor:
+        """relu6 of the convolution; in one pass over memory where oneDNN runs it in half precision, to the same bits:
+        the clamp by itself was a quarter of the backbone's time."""
+        if torch.is_grad_enabled() or x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+            return F.relu6(self(x))
+        half = torch.get_autocast_dtype("cpu")
+        assert self.bias is not None
+        fused: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            self.padded(x).to(half), self.weight.to(half), self.bias.to(half),
+            self.padding, self.stride, self.dilation, self.groups, "hardtanh", [0.0, 6.0], "",
+        )  # fmt: skip
+        return fused
 
 
 class Bottleneck(nn.Module):
@@ -55,8 +72,8 @@ class Bottleneck(nn.Module):
         self.skip = stride == 1 and given == wanted
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x if self.expand is None else F.relu6(self.expand(x))
-        narrow = self.project(F.relu6(self.depthwise(wide)))
+        wide = x if self.expand is None else self.expand.activated(x)
+        narrow = self.project(self.depthwise.activated(wide))
         return x + narrow if self.skip else narrow
 
 
@@ -79,7 +96,7 @@ class Backbone(nn.Module):
         if x.shape[1] == 1:
             x = x.expand(-1, 3, -1, -1)
         side = x.shape[-1]
-        x = F.relu6(self.stem((x - MEAN) / SCALE))
+        x = self.stem.activated((x - MEAN) / SCALE)
         by_stride: dict[int, Tensor] = {}
         for block in self.blocks:
             x = block(x)

@@ -17,6 +17,7 @@ from scipy.spatial.distance import mahalanobis
 from components import settings as settings_of
 from components import stage
 from components.__main__ import MODULES
+from components.device import autocast, fast_dtype
 from components.errors import UserError
 from components.features import backbone, normality, sums
 from components.features.model import FEATURES, FeatureVQVAE
@@ -149,6 +150,21 @@ def test_enlarged_images_give_as_many_places(weights):
     plain = FeatureVQVAE(3, dataclasses.replace(CONFIG, downsample=16))
     plain.backbone.load_state_dict(backbone.pretrained().state_dict())
     assert torch.equal(seen, plain.features(large))
+
+
+@pytest.mark.skipif(fast_dtype(CPU) != torch.bfloat16, reason="the fused convolution is for CPUs with bfloat16")
+@pytest.mark.parametrize("drawn", [(3, 32, 3, 2, 1), (24, 144, 1, 1, 1), (144, 144, 5, 2, 144), (40, 40, 3, 1, 40)])
+def test_a_convolution_with_its_activation_is_the_two_to_the_last_bit(drawn, monkeypatch):
+    given, wanted, kernel, stride, groups = drawn
+    torch.manual_seed(0)
+    layer = backbone.Same(given, wanted, kernel, stride, groups).requires_grad_(False)
+    x = 5 * torch.randn(2, given, 33, 33).to(memory_format=torch.channels_last)
+    with autocast(CPU), torch.no_grad():
+        together, apart = layer.activated(x), F.relu6(layer(x))
+        monkeypatch.setattr(backbone.Same, "forward", lambda *_: pytest.fail("the fused one has no other way"))
+        layer.activated(x)
+    assert together.dtype == apart.dtype == torch.bfloat16
+    assert torch.equal(together, apart) and 0 < (apart == 6).float().mean() < 1
 
 
 def test_features_are_standardised_and_the_backbone_stays_as_it_is(weights):
