@@ -95,8 +95,8 @@ def _configured() -> str | None:
 
 
 def _up(root: Path) -> str | None:
-    """Return the address of the server that `kintsugi up` runs for this workspace, if it answers or its process lives:
-    on a busy machine an answer may take longer than a look."""
+    """Return the address of the server that `kintsugi up` runs for this workspace, if it answers or the process that
+    started it lives: on a busy machine an answer may take longer than a look."""
     try:
         record = json.loads((root / ".kintsugi" / "up.json").read_text(encoding="utf-8"))
         url, process = str(record["prefect_api"]), str(record.get("process", ""))

@@ -31,7 +31,7 @@ class Addresses:
     prefect: str
     prefect_api: str
     mlflow: str
-    process: str = ""  # as flows.adapters.alive tells it
+    process: str = ""  # as flows.adapters.alive tells it; of one that has started Prefect itself
 
     @property
     def health(self) -> tuple[str, str]:
@@ -101,7 +101,8 @@ def plan(root: Path, host: str, prefect_port: int, mlflow_port: int) -> tuple[Ad
         port = free_port(mlflow_port, host)
         servers.append(Server("MLflow", _mlflow(root, mlflow, host, port), _mlflow_env(), folder / "mlflow.log"))
         mlflow = f"http://{shown}:{port}"
-    return Addresses(os.getpid(), prefect_api.removesuffix("/api"), prefect_api, mlflow, alive.this()), servers
+    process = "" if os.environ.get("PREFECT_API_URL") else alive.this()
+    return Addresses(os.getpid(), prefect_api.removesuffix("/api"), prefect_api, mlflow, process), servers
 
 
 def deployments(root: Path, addresses: Addresses) -> list[Server]:

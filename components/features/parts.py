@@ -2,7 +2,7 @@
 
 Two photographs of a part share what no two parts share: its grain, its print, its scratches. In the residuals of their
 features, less the mean of all normal images, they correlate far more than those of different parts (docs/adr/0006).
-What is chained by correlations above ALIKE is one part.
+What is chained by correlations above ALIKE is one part; where that chains too many, by higher ones.
 """
 
 from __future__ import annotations
@@ -12,35 +12,44 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 ALIKE = 0.4
+STEP, HIGHEST = 0.1, 0.95
 
 
 def same_part(gram: Tensor, most: float) -> Tensor:
     """Which part, 0, 1, ..., each of N images with these inner products (N, N) shows, numbered as they first appear.
 
-    No part has more than `most` images. What is chained of more is a lot, a lamp or a pose: its parts are looked for in
-    the same way among its images, less their own mean; where they do not come apart, each is a part of its own.
+    No part has more than `most` images, or one. What is chained of more is a lot, a lamp or a pose: its parts are
+    looked for in the same way among its images, less their own mean; where all of them are chained again, by higher
+    correlations. Images that are alike to the last are parts of their own.
     """
-    parts: list[Tensor] = []
-    todo = [torch.arange(len(gram))]
+    most, parts = max(most, 1), list[Tensor]()
+    todo = [(torch.arange(len(gram)), ALIKE)]
     while todo:
-        images = todo.pop()
-        groups = chained(gram[images][:, images])
+        images, limit = todo.pop()
+        groups = chained(gram[images][:, images], limit)
         if len(groups) == 1 and len(images) > most:
-            groups = list(torch.arange(len(images)).split(1))
+            if limit + STEP <= HIGHEST:
+                todo.append((images, limit + STEP))
+            else:
+                parts += images.split(1)
+            continue
         for group in groups:
-            (parts if len(group) <= most else todo).append(images[group])
+            if len(group) <= most:
+                parts.append(images[group])
+            else:
+                todo.append((images[group], limit))
     labels = torch.empty(len(gram), dtype=torch.long)
     for part, images in enumerate(sorted(parts, key=lambda images: int(images[0]))):
         labels[images] = part
     return labels
 
 
-def chained(gram: Tensor) -> list[Tensor]:
-    """The groups of images, each by its places in ascending order, that correlations above ALIKE chain together."""
+def chained(gram: Tensor, limit: float) -> list[Tensor]:
+    """The groups of images, each by its places in ascending order, that correlations above the limit chain together."""
     means = gram.mean(0)
     centred = gram - means - means[:, None] + means.mean()
     length = centred.diagonal().clamp_min(torch.finfo(gram.dtype).tiny).sqrt()
-    count, labels = connected_components((centred > ALIKE * length * length[:, None]).numpy(), directed=False)
+    count, labels = connected_components((centred > limit * length * length[:, None]).numpy(), directed=False)
     found = torch.from_numpy(labels)
     return [(found == label).nonzero()[:, 0] for label in range(count)]
 

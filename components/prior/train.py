@@ -56,7 +56,7 @@ def run(root: Path, settings: Settings) -> None:
                 max(config.steps // VALIDATIONS, 1), settings.seed, config.patience)  # fmt: skip
     checkpoint = stage.checkpoint_path(root, settings.category, "train_prior")
     curves = fit(plan, model, loss_of, validate, checkpoint,
-                 stage.inputs_key((settings.seed, config), source / "codes.npz"))  # fmt: skip
+                 stage.inputs_key((settings.seed, config, VALIDATED), source / "codes.npz"))  # fmt: skip
     if parallel.rank():
         return  # the first process writes what all of them have
     out = stage.fresh_folder(root, settings.category, "train_prior")

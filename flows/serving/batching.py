@@ -72,8 +72,8 @@ class Admission:
             self._count(-images)
 
     @contextmanager
-    def measured(self, images: int) -> Iterator[None]:
-        """Time a batch of so many images."""
+    def measured(self, images: int, call: bool = False) -> Iterator[None]:
+        """Time a batch of so many images; or a call, which may be a slow one but says nothing of fast inspections."""
         started = time.monotonic()
         self.under_way = (started, images)
         try:
@@ -81,7 +81,8 @@ class Admission:
         finally:
             self.under_way = None
             took = (time.monotonic() - started) / images
-            self.latest += (LATEST if self.latest else 1.0) * (took - self.latest)
+            if not call or took > self.latest:
+                self.latest += (LATEST if self.latest else 1.0) * (took - self.latest)
 
     def _count(self, images: int) -> None:
         self.waiting += images
@@ -190,7 +191,7 @@ class Batcher:
         if not job.future.set_running_or_notify_cancel():
             return
         try:
-            with self.admission.measured(job.images):
+            with self.admission.measured(job.images, call=True):
                 result = work()
         except Exception as error:
             job.future.set_exception(error)

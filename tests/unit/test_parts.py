@@ -56,6 +56,21 @@ def test_parts_are_told_apart_within_their_lots(offset):
     assert all(len(found[i : i + SHOTS].unique()) == 1 for i in range(0, 80, SHOTS))
 
 
+@pytest.mark.parametrize("strength", [1.5, 2.5])
+def test_parts_are_told_apart_whatever_all_parts_vary_in(strength):
+    draw = torch.Generator().manual_seed(13)
+    ways = torch.randn(4, 5 * 8 * 8, generator=draw)
+    told = (torch.randn(60, 4, generator=draw) @ ways / 2).view(60, 5, 8, 8).repeat_interleave(SHOTS, 0)
+    found = same_part(gram(photographed(60, seed=5) + strength * told), 48)
+    assert all(len(found[i : i + SHOTS].unique()) == 1 for i in range(0, 240, SHOTS))
+    assert len(found.unique()) > 20
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_few_images_are_parts_too(count):
+    assert torch.equal(same_part(gram(photographed(1, seed=9)[:count]), count / 5), torch.arange(count))
+
+
 def test_one_part_that_is_all_there_is_tells_its_photographs_apart():
     assert torch.equal(same_part(gram(photographed(1, seed=6).repeat(5, 1, 1, 1) + torch.randn(20, 5, 8, 8)), 4),
                        torch.arange(20))  # fmt: skip

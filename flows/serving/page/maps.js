@@ -13,11 +13,14 @@ export function decode({ size, low, high, data }) {
 // What components/outline.py marks: of the 8-connected regions above the threshold of at least minArea pixels, what is
 // not the skirt of something stronger within reach; and the pieces that are left, largest first.
 export function regions({ size, values }, threshold, minArea, reach = 0) {
-  const mask = new Uint8Array(size * size);
+  const mask = new Uint8Array(size * size), body = new Uint8Array(size * size);
+  const above = Uint8Array.from(values, (value) => value > threshold);
   const found = [];
-  for (const region of pieces(size, (p) => values[p] > threshold)) {
+  for (let start = 0; start < above.length; start++) {
+    if (!above[start]) continue;
+    const region = taken(above, size, start);
     if (region.length < minArea) continue;
-    for (const piece of reach ? trimmed(region, values, size, minArea, reach) : [region]) {
+    for (const piece of reach ? trimmed(region, values, size, minArea, reach, body) : [region]) {
       for (const p of piece) mask[p] = 1;
       found.push(described(piece, values, size));
     }
@@ -26,57 +29,48 @@ export function regions({ size, values }, threshold, minArea, reach = 0) {
 }
 
 // A region without its skirts, in pieces of at least minArea pixels; where there is none, the one with the highest value.
-function trimmed(region, values, size, minArea, reach) {
+// `body` is room to work in: zeros, before and after.
+function trimmed(region, values, size, minArea, reach, body) {
   const peaks = peaksNear(region, values, size, reach);
-  const body = new Set(region.filter((p) => values[p] >= peaks[p] - Math.abs(peaks[p]) / 2));
-  const all = pieces(size, (p) => body.has(p));
+  region.forEach((p, i) => { if (values[p] >= peaks[i] - Math.abs(peaks[i]) / 2) body[p] = 1; });
+  const all = [];
+  for (const p of region) if (body[p]) all.push(taken(body, size, p));
   const large = all.filter((piece) => piece.length >= minArea);
   if (large.length) return large;
   const highest = region.reduce((a, b) => (values[b] > values[a] ? b : a));
   return [all.find((piece) => piece.includes(highest))];
 }
 
-// The highest value of the region at most `reach` pixels away along either axis, at each of its pixels.
+// For each pixel of the region, its highest value at most `reach` pixels away along either axis.
 function peaksNear(region, values, size, reach) {
   const { x, y, width, height } = described(region, values, size);
-  const own = new Float32Array(size * size).fill(-Infinity), rows = own.slice(), peaks = own.slice();
-  for (const p of region) own[p] = values[p];
-  for (let v = y; v < y + height; v++) {
-    for (let u = x; u < x + width; u++) {
-      for (let w = Math.max(u - reach, x); w <= Math.min(u + reach, x + width - 1); w++) {
-        rows[v * size + u] = Math.max(rows[v * size + u], own[v * size + w]);
-      }
-    }
+  const own = new Float32Array(width * height).fill(-Infinity), rows = own.slice();
+  const places = region.map((p) => (Math.floor(p / size) - y) * width + (p % size) - x);
+  region.forEach((p, i) => { own[places[i]] = values[p]; });
+  for (let at = 0; at < own.length; at++) {
+    const row = at - (at % width);
+    const last = Math.min(at + reach, row + width - 1);
+    for (let near = Math.max(at - reach, row); near <= last; near++) if (own[near] > rows[at]) rows[at] = own[near];
   }
-  for (const p of region) {
-    const at = Math.floor(p / size);
-    for (let v = Math.max(at - reach, y); v <= Math.min(at + reach, y + height - 1); v++) {
-      peaks[p] = Math.max(peaks[p], rows[v * size + (p % size)]);
-    }
-  }
-  return peaks;
+  return places.map((at) => {
+    let peak = -Infinity;
+    const last = Math.min(at + reach * width, own.length - width + (at % width));
+    for (let near = Math.max(at - reach * width, at % width); near <= last; near += width) peak = Math.max(peak, rows[near]);
+    return peak;
+  });
 }
 
-// The 8-connected pieces of the pixels for which `inside` holds.
-function pieces(size, inside) {
-  const seen = new Uint8Array(size * size);
-  const found = [];
-  for (let start = 0; start < seen.length; start++) {
-    if (!seen[start] && inside(start)) found.push(flood(size, inside, start, seen));
-  }
-  return found;
-}
-
-function flood(size, inside, start, seen) {
+// The 8-connected piece around `start` of the ones in `left`, taken out of it.
+function taken(left, size, start) {
   const pixels = [start];
-  seen[start] = 1;
+  left[start] = 0;
   for (let at = 0; at < pixels.length; at++) {
     const x = pixels[at] % size, y = Math.floor(pixels[at] / size);
     for (let v = Math.max(y - 1, 0); v <= Math.min(y + 1, size - 1); v++) {
       for (let u = Math.max(x - 1, 0); u <= Math.min(x + 1, size - 1); u++) {
         const next = v * size + u;
-        if (!seen[next] && inside(next)) {
-          seen[next] = 1;
+        if (left[next]) {
+          left[next] = 0;
           pixels.push(next);
         }
       }

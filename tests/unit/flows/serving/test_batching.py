@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from types import SimpleNamespace
 from typing import Any
 
@@ -168,12 +169,33 @@ def test_a_failing_call_fails_its_caller_only(batcher: Batcher) -> None:
     assert batcher.call(time.monotonic).result(30) > 0
 
 
-def test_a_call_counts_for_the_pace_by_the_images_it_looks_at(batcher: Batcher) -> None:
-    batcher.call(lambda: time.sleep(0.4), images=4).result(30)
-    paced = batcher.admission.latest
-    assert 0.1 <= paced < 0.4
-    busy, given_up = batcher.call(lambda: time.sleep(0.2), images=2), batcher.call(list)
+def test_a_call_counts_by_the_images_it_looks_at_and_only_when_it_runs(
+    batcher: Batcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[tuple[int, bool]] = []
+    measured = batcher.admission.measured
+
+    def noted(images: int, call: bool = False) -> AbstractContextManager[None]:
+        counted.append((images, call))
+        return measured(images, call)
+
+    monkeypatch.setattr(batcher.admission, "measured", noted)
+    gate = threading.Event()
+    busy, given_up = batcher.call(gate.wait, images=4), batcher.call(list, images=9)
     assert given_up.cancel()
+    gate.set()
     busy.result(30)
-    assert batcher.call(time.monotonic).result(30) > 0
-    assert batcher.admission.latest < paced, "by the last call's no time, and not by the one that never ran"
+    assert batcher.call(time.monotonic, images=2).result(30) > 0
+    assert counted == [(4, True), (2, True)]
+
+
+def test_a_slow_call_lowers_what_is_admitted_and_a_fast_one_admits_no_more() -> None:
+    admission = Admission(LIMITS, Telemetry())
+    admission.latest = 0.3
+    with admission.measured(1, call=True):
+        pass
+    assert admission.latest == 0.3
+    admission.latest = 1e-9
+    with admission.measured(1, call=True):
+        time.sleep(0.01)
+    assert admission.latest > 0.002
