@@ -100,7 +100,7 @@ def _up(root: Path) -> str | None:
     try:
         record = json.loads((root / ".kintsugi" / "up.json").read_text(encoding="utf-8"))
         url, process = str(record["prefect_api"]), str(record.get("process", ""))
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
     return url if healthy(f"{url}/health") or alive.lives(process) else None
 

@@ -91,8 +91,9 @@ def plan(root: Path, host: str, prefect_port: int, mlflow_port: int) -> tuple[Ad
     folder = root / ".kintsugi"
     servers = []
     shown = LOCAL if host == "0.0.0.0" else host
-    prefect_api = os.environ.get("PREFECT_API_URL", "")
+    prefect_api, process = os.environ.get("PREFECT_API_URL", ""), ""
     if not prefect_api:
+        process = alive.this()
         port = free_port(prefect_port, host)
         prefect_api = f"http://{shown}:{port}/api"
         servers.append(Server("Prefect", _prefect(host, port), _prefect_env(), folder / "prefect.log"))
@@ -101,7 +102,6 @@ def plan(root: Path, host: str, prefect_port: int, mlflow_port: int) -> tuple[Ad
         port = free_port(mlflow_port, host)
         servers.append(Server("MLflow", _mlflow(root, mlflow, host, port), _mlflow_env(), folder / "mlflow.log"))
         mlflow = f"http://{shown}:{port}"
-    process = "" if os.environ.get("PREFECT_API_URL") else alive.this()
     return Addresses(os.getpid(), prefect_api.removesuffix("/api"), prefect_api, mlflow, process), servers
 
 

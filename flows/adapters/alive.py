@@ -14,26 +14,36 @@ def this() -> str:
 
 def gone(process: str) -> bool:
     """Whether a process of this machine, as `this` told it, has certainly ended; False where nobody can know."""
-    namespace, _, rest = process.partition("/")
-    number, _, start = rest.partition("/")
-    if not number.isdecimal() or namespace != _namespace():  # a container's neighbours have numbers of their own
+    known = _of_this_namespace(process)
+    if known is None:
         return False
+    number, start = known
     try:
-        os.kill(int(number), 0)
+        os.kill(number, 0)
         ours = True
     except ProcessLookupError:
         return True
     except PermissionError:  # it lives as another user's, whose times may be hidden from this one
         ours = False
-    now = _start(int(number))
+    now = _start(number)
     return now != start and (ours or bool(now))
 
 
 def lives(process: str) -> bool:
     """Whether a process of this machine, as `this` told it, is certainly there; False where nobody can know."""
+    known = _of_this_namespace(process)
+    if known is None:
+        return False
+    number, start = known
+    return bool(start) and _start(number) == start
+
+
+def _of_this_namespace(process: str) -> tuple[int, str] | None:
+    """Number and start of a process as `this` told it; None elsewhere: a container's neighbours have numbers of their
+    own."""
     namespace, _, rest = process.partition("/")
     number, _, start = rest.partition("/")
-    return number.isdecimal() and namespace == _namespace() and bool(start) and _start(int(number)) == start
+    return (int(number), start) if number.isdecimal() and namespace == _namespace() else None
 
 
 def _namespace() -> str:

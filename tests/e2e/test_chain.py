@@ -94,8 +94,9 @@ def test_a_folder_of_normal_images_goes_the_whole_way(tiny: Path) -> None:
     status = json.loads(kintsugi(tiny, "status", "--json").stdout)
     assert "stripes" in json.dumps(status)
 
-    # Nothing changed: nothing is to be done (that a run then skips it all: tests/integration/test_run.py).
+    # Nothing changed: nothing is to be done, and everything is skipped.
     assert not make_plan(tiny, ["stripes"]).stale
+    assert "ran" not in ran(kintsugi(tiny, "run", "stripes", "--json")).values()
 
     # A setting of the prior makes the prior stale, and nothing above it.
     settings = (tiny / "params.yaml").read_bytes()

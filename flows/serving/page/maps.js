@@ -31,19 +31,19 @@ export function regions({ size, values }, threshold, minArea, reach = 0) {
 // A region without its skirts, in pieces of at least minArea pixels; where there is none, the one with the highest value.
 // `body` is room to work in: zeros, before and after.
 function trimmed(region, values, size, minArea, reach, body) {
-  const peaks = peaksNear(region, values, size, reach);
+  const whole = described(region, values, size);
+  const peaks = peaksNear(region, whole, values, size, reach);
   region.forEach((p, i) => { if (values[p] >= peaks[i] - Math.abs(peaks[i]) / 2) body[p] = 1; });
   const all = [];
   for (const p of region) if (body[p]) all.push(taken(body, size, p));
   const large = all.filter((piece) => piece.length >= minArea);
   if (large.length) return large;
-  const highest = region.reduce((a, b) => (values[b] > values[a] ? b : a));
+  const highest = whole.peak.y * size + whole.peak.x;
   return [all.find((piece) => piece.includes(highest))];
 }
 
-// For each pixel of the region, its highest value at most `reach` pixels away along either axis.
-function peaksNear(region, values, size, reach) {
-  const { x, y, width, height } = described(region, values, size);
+// For each pixel of the region in this box, its highest value at most `reach` pixels away along either axis.
+function peaksNear(region, { x, y, width, height }, values, size, reach) {
   const own = new Float32Array(width * height).fill(-Infinity), rows = own.slice();
   const places = region.map((p) => (Math.floor(p / size) - y) * width + (p % size) - x);
   region.forEach((p, i) => { own[places[i]] = values[p]; });
