@@ -16,9 +16,10 @@ import numpy as np
 import pandas as pd
 
 from benchmarks._trained import choose
+from components.arrays import BATCH
 from components.dataset.images import read_image, read_mask, resize_mask
 from components.difference import THRESHOLD, Difference, Look, difference, look
-from components.inspector import BATCH, Inspector
+from components.inspector import Inspector
 from components.metrics import auroc
 from components.settings import find_root
 

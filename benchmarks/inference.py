@@ -20,8 +20,9 @@ import pandas as pd
 import torch
 
 from benchmarks._trained import choose as trained
+from components.arrays import BATCH
 from components.dataset.images import read_image
-from components.inspector import BATCH, Inspector
+from components.inspector import Inspector
 from components.settings import find_root
 
 WARM_UP = 3

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from components.dataset.images import resize
 
+BATCH = 16  # images that the networks look at together
+
 
 class Images:
     """Stored images (N, S, S, C), uint8 or uint16, of which an index or a slice reads its own.
@@ -51,8 +53,10 @@ class Images:
 
 
 def evenly(count: int, most: int) -> np.ndarray:
-    """At most `most` of the places 0..count-1, evenly drawn: files lie by name, and names often by date."""
-    return np.arange(count)[:: max(1, -(-count // most))]
+    """`most` of the places 0..count-1, or all, evenly drawn from the first to the last: files lie by name, and names
+    often by date."""
+    drawn = min(count, most)
+    return np.arange(drawn) * (count - 1) // max(drawn - 1, 1)
 
 
 def open_images(folder: Path, part: str) -> Images:

@@ -14,26 +14,26 @@ import torch
 from safetensors.numpy import save_file
 
 from components import folds, known_defects, stage
-from components.arrays import evenly, open_images, to_tensor
+from components.arrays import BATCH, evenly, open_images, to_tensor
 from components.detector import Detector
 from components.device import find_device
 from components.errors import UserError
-from components.folds import BATCH, HeldOut
+from components.folds import HeldOut
 from components.known_defects import Known
 from components.metrics import area_score, auroc
-from components.negatives import HARD, make, rectangle
+from components.negatives import HARD, TELLING, dot, make, rectangle
 from components.prior import train as prior_training
 from components.restore import restore
 from components.scoremap import FEATURE_SMOOTHING, distance, grow
 from components.scores import Kind
 from components.settings import Calibrate, Settings
+from components.spread import half_width
 from components.threshold import threshold
 from components.vqvae import train as vqvae_training
 
 FEW = 16  # calibration images that the search for eta looks at
 SATURATED = 0.002  # AUROCs on a few dozen negatives that differ by less say nothing
-PRICE = 0.002  # mean AUROC on hard negatives that the wide view may cost
-ENOUGH = 0.005  # AUROC on hard negatives that a smaller eta may cost over features
+ENOUGH = 0.005  # AUROC on hard negatives that a smaller eta may cost
 
 
 def run(root: Path, settings: Settings) -> None:
@@ -55,8 +55,8 @@ def run(root: Path, settings: Settings) -> None:
         eta=0.0, neighbour_rule=config.neighbour_rule, bilateral=config.bilateral,
     )  # fmt: skip
     etas = eta_table(detector, normals, white, settings, device, known)
-    # Over features the residual itself shows the defect, whatever eta: a larger one would only cost passes.
-    eta = choose_eta(etas, config, ENOUGH if detector.over_features else 0.0)
+    # What differs from the restoration shows a defect nearly whatever eta: a larger one would only cost passes.
+    eta = choose_eta(etas, config, ENOUGH)
     detector = replace(detector, eta=eta)
     print(f"calibrate@{category}: eta {eta}", flush=True)
 
@@ -74,7 +74,7 @@ def run(root: Path, settings: Settings) -> None:
     if score == "auto":
         score = choose_score(scores, detector.kind)
     limit = threshold(usual[score], config.false_alarms)
-    low = float(np.median(detector.score(maps, score)))
+    scored = detector.score(maps, score)
 
     out = stage.fresh_folder(root, category, "calibrate")
     etas.to_csv(out / "eta.csv", index=False)
@@ -95,11 +95,25 @@ def run(root: Path, settings: Settings) -> None:
     stage.write_json(out / "calibration.json", {
         "eta": eta, "neighbour_rule": config.neighbour_rule, 
         "score": score, "pixel_threshold": limit, "image_threshold": limit, "false_alarms": config.false_alarms,
-        "min_area": config.min_area, "map_low": low,
+        "min_area": config.min_area, "map_low": float(np.median(scored)),
+        "reach": reach(detector, held_out, scored, score, normals, white, settings),
         "bilateral": list(config.bilateral), "white": white, "normal_scores": sorted(usual[score]),
         "normal_least_likelihoods": sorted(least_likelihoods(detector, normals, white, device)),
         "images": len(normals),
     } | told)  # fmt: skip
+
+
+def reach(
+    detector: Detector, held_out: HeldOut, usual: np.ndarray, score: str, normals: np.ndarray, white: float,
+    settings: Settings,
+) -> int:  # fmt: skip
+    """How many pixels around a point its `score` spreads (components.spread), from dots of the smallest area that
+    counts, on some of the normals (N, S, S, C) whose score maps are `usual` (N, S, S)."""
+    places = evenly(len(normals), FEW)
+    painted, dots = make(normals[places], partial(dot, area=settings.calibrate.min_area), white, settings.seed + 2)
+    words = f"calibrate@{settings.category} dots"
+    maps = folds.look(held_out.detectors, painted, white, words, held_out.fold[places])
+    return half_width(detector.score(maps, score) - usual[places], dots)
 
 
 def min_area(config: Calibrate, size: int) -> int:
@@ -202,14 +216,11 @@ def choose_eta(table: pd.DataFrame, config: Calibrate, tolerance: float = 0.0) -
 
 def choose_score(table: pd.DataFrame, kind: Kind) -> str:
     """The candidate with the best mean AUROC in the sorted `table`; of those that are as good, the best with the most
-    maps: where the negatives cannot tell, a sum of measures misses less than one. With the wide view beside it unless
-    that costs more than PRICE: painted negatives are small, and can say what it costs and not what it is for."""
+    maps: where the negatives cannot tell, a sum of measures misses less than one."""
     means = table.set_index("score")["mean"]
     candidates = [str(name) for name in table.score if name in kind.candidates]
     alike = [name for name in candidates if means[name] >= means[candidates[0]] - SATURATED]
-    best = max(alike, key=lambda name: len(kind.scores[name]))  # the first of them
-    wider = kind.wider.get(best, best)
-    return wider if means[wider] >= means[best] - PRICE else best
+    return max(alike, key=lambda name: len(kind.scores[name]))  # the first of them
 
 
 def score_table(
@@ -222,14 +233,14 @@ def score_table(
     known: Known | None,
     known_maps: dict[str, np.ndarray],
 ) -> pd.DataFrame:
-    """Every score's image and pixel AUROC on each kind of hard negative and on known defects, whose base maps are
+    """Every score's image and pixel AUROC on each kind of painted negative and on known defects, whose base maps are
     `known_maps`; best mean over the kinds first, and the `threshold` that the image scores of the normals, `usual`,
     give it."""
     config = settings.calibrate
     area = min_area(config, normals.shape[1])
     rows: dict[str, dict[str, Any]] = {name: {"score": name} for name in detector.scores}
     places = evenly(len(normals), config.negatives)
-    for kind, painter in HARD.items():
+    for kind, painter in TELLING.items():
         negatives, masks = make(normals[places], painter, white, settings.seed + 1)
         words = f"calibrate@{settings.category} {kind}"
         maps = folds.look(held_out.detectors, negatives, white, words, held_out.fold[places])
@@ -242,6 +253,6 @@ def score_table(
         for name, row in rows.items():
             row |= known.measure(detector.score(known_maps, name), usual[name], area)
     table = pd.DataFrame(rows.values())
-    table["mean"] = known_defects.mean_of_kinds(table, len(HARD))
+    table["mean"] = known_defects.mean_of_kinds(table, len(TELLING))
     table["threshold"] = [threshold(usual[name], config.false_alarms) for name in table.score]
     return table.sort_values("mean", ascending=False, ignore_index=True)

@@ -11,16 +11,12 @@ from torch import Tensor
 
 from components.errors import UserError
 from components.features.model import FeatureVQVAE
-from components.features.normality import Normality
+from components.normality.model import Normality
 from components.prior.pixelsnail import PixelSNAIL
 from components.scoremap import Evidence, base_maps, examine
 from components.scores import TWO_SIDED, WEIGHTS, Kind, kind_of
 from components.standard import Standard
 from components.vqvae.model import VQVAE
-
-# Cells of the code grid over which a strong score of features spreads most of itself: they are averaged over 3 x 3, and
-# the backbone's coarsest cells are larger than these. Over pixels the rule costs what it brings (docs/adr/0004).
-REACH = 2
 
 
 @dataclass(frozen=True)
@@ -43,11 +39,7 @@ class Detector:
     @property
     def kind(self) -> Kind:
         """What can be drawn of a model like this one."""
-        return kind_of(self.vqvae.latent, self.vqvae.allocates)
-
-    def reach(self, size: int) -> int:
-        """How far around a strong score its skirt goes (components.outline), in pixels of a size x size map."""
-        return round(REACH * size / self.prior.grid) if self.over_features else 0
+        return kind_of(self.vqvae.latent, self.vqvae.allocates, self.normality is not None)
 
     @property
     def scores(self) -> dict[str, tuple[str, ...]]:

@@ -3,9 +3,9 @@
 Scored with statistics that they themselves shaped, normal images look more normal than the next ones will, and the
 threshold comes out too low. So each fold of them is looked at with what was fitted on four fifths of all normal images,
 while what is packaged is fitted on all, and so explains the next ones a little better: the threshold errs to the high
-side. Over features, images of one part are of one fold (components/features/parts.py), since the next part will have no
-siblings here either. The networks were trained on other photographs of these parts, as before: what judges an image are
-these statistics.
+side. Images of one part are of one fold (components/normality/parts.py), since the next part will have no siblings here
+either. The networks were trained on other photographs of these parts, as before: what judges an image are these
+statistics.
 """
 
 from __future__ import annotations
@@ -16,20 +16,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from components.arrays import Images, to_tensor
+from components.arrays import BATCH, Images, to_tensor
 from components.detector import Detector
 from components.errors import UserError
-from components.features.model import FEATURES
-from components.features.normality import cross_fitted
-from components.features.parts import folds_of, same_part
-from components.features.subspace import Common
 from components.metrics import area_score
+from components.normality.model import cross_fitted
+from components.normality.parts import folds_of, same_part
+from components.normality.subspace import Common
 from components.scoremap import examine
-from components.scores import least
+from components.scores import WAVES, least
 from components.settings import NEW
 from components.standard import Standard, level, standard
 
-BATCH = 16
 FOLDS = 5
 LARGEST = 60000.0  # of a residual that float16 holds
 
@@ -49,15 +47,13 @@ def fitted(
 ) -> tuple[Detector, HeldOut]:
     """The detector with the statistics of the calibration's `normals` (N, S, S, C) and the other normal images, `plain`
     (M, S, S, C), and what judges the first. Images of one part are held out together when `parts` (settings.Calibrate)
-    is `new`. Over pixels there is nothing to fit here, and one detector for all.
+    is `new`.
     """
-    if not detector.over_features:
-        return detector, HeldOut((detector,), np.zeros(len(normals), int))
-    device, grid = next(detector.vqvae.parameters()).device, detector.prior.grid
-    found = torch.empty(len(normals) + len(plain), FEATURES, grid, grid, dtype=torch.half)
-    for images, rows in ((normals, found[: len(normals)]), (plain, found[len(normals) :])):
-        for i, some in enumerate(residuals(detector, images, white, f"{name} residuals")):
-            rows[i * BATCH : i * BATCH + len(some)] = some
+    device = next(detector.vqvae.parameters()).device
+    found = _one_after_the_other(
+        len(normals) + len(plain),
+        (some for images in (normals, plain) for some in residuals(detector, images, white, f"{name} residuals")),
+    )
     common = Common.of(batch.float() for batch in found.split(BATCH))
     part, count = torch.arange(len(found)), None
     if parts == NEW:
@@ -70,8 +66,18 @@ def fitted(
     return replace(detector, normality=whole), HeldOut(detectors, fold[: len(normals)].numpy(), count)
 
 
+def _one_after_the_other(count: int, batches: Iterator[torch.Tensor]) -> torch.Tensor:
+    """The `count` rows of all batches, none of which is in memory twice."""
+    rows, at = torch.empty(0), 0
+    for some in batches:
+        rows = rows if at else some.new_empty(count, *some.shape[1:])
+        rows[at : at + len(some)] = some
+        at += len(some)
+    return rows
+
+
 def residuals(detector: Detector, images: np.ndarray | Images, white: float, name: str) -> Iterator[torch.Tensor]:
-    """Features minus those of the restored codes, batch by batch: float16 (B, F, s, s), in the CPU's memory.
+    """What images have other than their restored codes say, batch by batch: float16 (B, F, s, s), in the CPU's memory.
 
     Raises UserError when they are no numbers.
     """
@@ -80,7 +86,7 @@ def residuals(detector: Detector, images: np.ndarray | Images, white: float, nam
         x = to_tensor(images[i : i + BATCH], white, device)
         residual = examine(detector.vqvae, detector.prior, x, detector.eta, detector.neighbour_rule).residual.cpu()
         if not residual.isfinite().all():
-            raise UserError(f"{name}: the features of normal images are not finite; train the category again")
+            raise UserError(f"{name}: what normal images differ by is not finite; train the category again")
         yield residual.clamp(-LARGEST, LARGEST).half()
         print(f"{name} {min(i + BATCH, len(images))}/{len(images)}", flush=True)
 
@@ -105,10 +111,14 @@ def look(
 
 
 def standards(detector: Detector, maps: dict[str, np.ndarray]) -> dict[str, Standard]:
-    """Each map's standard over normal images: place by place over pixels, one for all places over features."""
-    if detector.over_features:
-        return {name: level(m) for name, m in maps.items()}
-    return {name: standard(m, detector.prior.grid, least(name)) for name, m in maps.items()}
+    """Each map's standard over normal images: one for all places over features and of what is a distance from normal
+    images already, else place by place."""
+
+    def one(name: str, m: np.ndarray) -> Standard:
+        alike = detector.over_features or name in WAVES.maps
+        return level(m) if alike else standard(m, detector.prior.grid, least(name))
+
+    return {name: one(name, m) for name, m in maps.items()}
 
 
 def image_scores(detector: Detector, maps: dict[str, np.ndarray], score: str, area: int) -> list[float]:

@@ -19,12 +19,12 @@ import torch
 from safetensors.torch import load_file
 
 from components import stage
-from components.arrays import to_picture, unit
+from components.arrays import BATCH, to_picture, unit
 from components.detector import Detector
 from components.device import keep_memory, place
 from components.errors import UserError
-from components.features.normality import Normality
 from components.metrics import area_score
+from components.normality.model import Normality
 from components.outline import marked
 from components.package import FORMAT
 from components.prior.pixelsnail import PixelSNAIL
@@ -32,8 +32,6 @@ from components.restore import restore
 from components.settings import Prior as PriorConfig
 from components.standard import Standard
 from components.vqvae.train import described
-
-BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ class Inspector:
         self.image_threshold = float(self.calibration["image_threshold"])
         self.pixel_threshold = float(self.calibration["pixel_threshold"])
         self.min_area = max(1, round(self.calibration["min_area"] * self.image_size**2))
-        self.reach = detector.reach(self.image_size)
+        self.reach = int(self.calibration.get("reach", 0))  # pixels; packages of before have none
 
     @classmethod
     def load(cls, folder: Path | str, device: str = "cpu") -> Inspector:

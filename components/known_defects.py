@@ -2,7 +2,7 @@
 
 The paper names this as future work; here it goes as far as choosing goes. `known` is one kind of defect beside the
 painted ones, of equal weight whatever its number of images: half of what eta is first judged by (beside the
-rectangles), and a quarter of what the score is chosen by (beside the three hard kinds). Its own measure is the mean
+rectangles), and a fifth of what the score is chosen by (beside the four hard kinds). Its own measure is the mean
 of its image AUROC and, where masks were drawn, its pixel AUROC.
 
 The thresholds stay those of the normal images alone. A threshold lowered to catch what is known has a false-positive

@@ -31,6 +31,20 @@ def rectangle(
     return painted, mask
 
 
+def dot(
+    image: np.ndarray, other: np.ndarray, rng: np.random.Generator, area: float = 0.001
+) -> tuple[np.ndarray, np.ndarray]:
+    """A disc of `area` of the image, black or white, whichever stands out; in the middle half of the image."""
+    size = image.shape[0]
+    y, x = rng.uniform(size / 4, 3 * size / 4, 2)
+    rows, columns = np.mgrid[:size, :size]
+    away = np.hypot(rows - y, columns - x)
+    mask = away <= max(size * np.sqrt(area / np.pi), away.min())
+    painted = image.copy()
+    painted[mask] = 0.0 if image[mask].mean() > 0.5 else 1.0
+    return painted, mask
+
+
 def cut_and_paste(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A patch of another normal image, turned, in another place."""
     size = image.shape[0]
@@ -84,7 +98,23 @@ def scratch(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> t
     return np.where(mask[..., None], np.clip(image + change, 0, 1), image).astype(np.float32), mask
 
 
+def veil(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A large soft patch, a tenth to a half of the image: a little darker, brighter or tinted, or worn smooth."""
+    size = image.shape[0]
+    (y, x), angle = rng.uniform(0, size, 2), rng.uniform(0, np.pi)
+    rows, columns = np.mgrid[:size, :size] - np.array([y, x])[:, None, None]
+    along, across = np.cos(angle) * columns + np.sin(angle) * rows, np.cos(angle) * rows - np.sin(angle) * columns
+    length, width = rng.uniform(0.15, 0.35, 2) * size
+    field = np.exp(-((along / length) ** 2 + (across / width) ** 2) / 2)[..., None]
+    if rng.integers(2):
+        target = image + rng.choice([-1, 1]) * rng.uniform(0.06, 0.16) * rng.uniform(0.5, 1, image.shape[2])
+    else:
+        target = cv2.GaussianBlur(image, (0, 0), size * rng.uniform(0.01, 0.04)).reshape(image.shape)
+    return np.clip(image + field * (target - image), 0, 1).astype(np.float32), field[..., 0] > 0.5
+
+
 HARD: dict[str, Painter] = {"cut_and_paste": cut_and_paste, "blend": blend, "scratch": scratch}
+TELLING: dict[str, Painter] = HARD | {"veil": veil}  # what a score is chosen by: defects of all sizes
 
 
 def make(images: np.ndarray, painter: Painter, white: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -26,12 +26,12 @@ def marked(score_map: np.ndarray, threshold: float, area: int, reach: int = 0) -
         return regions
     near = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(regions.astype(np.uint8), connectivity=8)
-    out = np.zeros_like(regions)
+    out, least = np.zeros_like(regions), score_map.min()
     for label in range(1, count):
         x, y, width, height = stats[label, :4]
         box = np.s_[y : y + height, x : x + width]
         own = labels[box] == label
-        values = np.where(own, score_map[box], score_map.min())
+        values = np.where(own, score_map[box], least)
         peak = cv2.dilate(values, near)
         out[box] |= _pieces(own & (values >= peak - np.abs(peak) / 2), values, area)
     return out

@@ -17,10 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from components.features.model import FeatureVQVAE
-from components.features.normality import Normality
+from components.normality.model import Normality
 from components.prior.pixelsnail import PixelSNAIL
 from components.restore import Reading, Restoration, read
 from components.vqvae.model import VQVAE
+from components.wavelets import strengths
 
 SMOOTHING = 1.0  # cells of the code grid: sigma of the Gaussian over maps that come from it
 FLOOR = 1e-9  # likelihoods below say no more than "never"
@@ -59,27 +60,31 @@ class Evidence:
 
     @cached_property
     @torch.no_grad()
-    def reconstructed(self) -> Tensor:
-        """The picture of the image's own codes, (B, C, S, S) in [0, 1]."""
-        return self.vqvae.decode(self.codes)
+    def restored(self) -> Tensor:
+        """The picture of the restored codes, (B, C, S, S)."""
+        return self.vqvae.decode(self.restoration().codes)
 
     @cached_property
     @torch.no_grad()
-    def restored(self) -> Tensor:
-        """The picture of the restored codes; an image without a replaced code is not decoded twice."""
-        restored = self.restoration().codes
-        changed = (restored != self.codes).flatten(1).any(1)
+    def reconstructed(self) -> Tensor:
+        """The picture of the image's own codes; an image without a replaced code is not decoded twice."""
+        changed = (self.restoration().codes != self.codes).flatten(1).any(1)
         if not changed.any():
-            return self.reconstructed
-        pictures = self.reconstructed.clone()
-        pictures[changed] = self.vqvae.decode(restored[changed])
+            return self.restored
+        pictures = self.restored.clone()
+        pictures[changed] = self.vqvae.decode(self.codes[changed])
         return pictures
 
     @cached_property
     @torch.no_grad()
     def residual(self) -> Tensor:
-        """The image's features minus those of its restored codes, (B, F, s, s)."""
-        return self.features - self.vqvae.expected(self.restoration().codes)
+        """What should be like that of normal images, (B, F, s, s): the image's features minus those of its restored
+        codes; over pixels its waves and colours (components.wavelets), and these minus the restored picture's."""
+        if self.vqvae.latent == "features":
+            return self.features - self.vqvae.expected(self.restoration().codes)
+        side = self.codes.shape[-1]
+        own = strengths(self.image, side)
+        return torch.cat([own, own - strengths(self.restored.clamp(0, 1), side)], 1)
 
 
 @torch.no_grad()
@@ -114,7 +119,7 @@ def base_maps(
 
     `likelihood` is -log p(z_i | z_<i), mean over the reading orders; `restored_likelihood` is
     -log p(z_i | r_<i): given the restored codes, a defect no longer casts doubt on the good codes after it.
-    `budget` is the probability of codes of their own. FEATURE_MAPS' first five are those of `normality`.
+    `budget` is the probability of codes of their own. Those of scores.WAVES are of `normality`, and `layers`.
     """
     size, orders = evidence.image.shape[-1], range(evidence.prior.orders)
 

@@ -248,7 +248,7 @@ def check_together(settings: Settings, where: str) -> None:
         )
     if prior.orders not in (1, 2, 4):
         raise UserError(f"{where} prior.orders is {prior.orders}; it must be 1, 2 or 4")
-    scores = kind_of(vqvae.latent, context).scores
+    scores = kind_of(vqvae.latent, context, True).scores
     if calibrate.score != "auto" and calibrate.score not in scores:
         raise UserError(
             f"{where} calibrate.score is {short(calibrate.score)}, which models over {vqvae.latent} have not; "

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from components import metrics, stage
-from components.arrays import evenly, open_images, to_tensor, unit
+from components.arrays import BATCH, evenly, open_images, to_tensor, unit
 from components.dataset.images import resize_mask
 from components.evaluate.protocol import cases, pixel_metrics
-from components.folds import BATCH
 from components.inspector import Inspector
 from components.outline import marked
 from components.settings import Evaluate, Settings

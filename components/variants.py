@@ -29,8 +29,9 @@ STEPS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "train_prior": ("prior.train", ("prior",), ("prior", "arrays.py", "device.py", "parallel.py", "training.py")),
     "calibrate": (
         "calibrate", ("calibrate",),
-        ("calibrate.py", "known_defects.py", "detector.py", "folds.py", "threshold.py", "negatives.py", "standard.py",
-         "metrics.py", "restore.py", "scoremap.py", "scores.py", "prior", "arrays.py", "device.py"),
+        ("calibrate.py", "known_defects.py", "detector.py", "folds.py", "threshold.py", "spread.py", "negatives.py",
+         "standard.py", "metrics.py", "restore.py", "scoremap.py", "scores.py", "normality", "wavelets.py", "prior",
+         "arrays.py", "device.py"),
     ),
     "package": ("package", (), ("package.py",)),
 }  # fmt: skip

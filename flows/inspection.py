@@ -12,11 +12,12 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from components.arrays import BATCH
 from components.dataset.images import SUFFIXES, read_image
 from components.device import find_device
 from components.errors import UserError
 from components.evaluate.figures import display, outline, overlay
-from components.inspector import BATCH, Inspection, Inspector
+from components.inspector import Inspection, Inspector
 from flows import drift
 from flows.adapters import registry, served, tracking
 

@@ -183,9 +183,9 @@ def write_bundle(folder: Path, side: int = 64, seed: int = 0) -> None:
         for name, model in models.items()
         for key, value in model.state_dict().items()
     }
-    from components.scores import PIXEL_MAPS
+    from components.scores import PIXELS
 
-    for name in PIXEL_MAPS:
+    for name in PIXELS.maps:
         tensors[f"standards.mean.{name}"] = np.zeros((grid, grid), np.float32)
         tensors[f"standards.deviation.{name}"] = np.ones((grid, grid), np.float32)
     shutil.rmtree(folder, ignore_errors=True)

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from components.arrays import to_tensor
+from components.arrays import BATCH, to_tensor
 from components.baselines.job import Baseline, Frame, Job, upsample
 from components.baselines.settings import FeatureDictionary as Config
 from components.features.backbone import pretrained
@@ -27,7 +27,6 @@ from components.scoremap import SMOOTHING
 
 STRIDES = (8, 16)
 IMAGES = 128  # that the features are drawn from
-BATCH = 16
 FAR = 1e4  # features are of the order of 1
 
 

@@ -18,12 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from components.arrays import to_tensor
+from components.arrays import BATCH, to_tensor
 from components.baselines.job import Baseline, Frame, Job, upsample
 from components.baselines.settings import TextureMixture as Config
 
 IMAGES = 128  # that the patches are drawn from
-BATCH = 16
 ROUNDS = 50  # of expectation maximisation at most
 RIDGE = 1e-4  # added to variances: flat patches differ by the camera's noise at least
 

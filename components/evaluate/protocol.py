@@ -155,7 +155,7 @@ def describe(inspector: Inspector, synthetic: bool, scores: pd.DataFrame, config
         f"region of {area:.3%} of the image survives; verdict: score > threshold. "
         "The threshold, eta and the score were chosen on "
         f"{inspector.calibration['images']} calibration normals and negatives painted on them{_with_known(inspector)}, "
-        f"never on these images. {_alarms(inspector)}"
+        f"never on these images. {_alarms(inspector)}{_parts(inspector)}"
         f"What is marked: the score map's regions above the threshold of that size{_without_skirts(inspector)}. "
         "pro: mean share of the 8-connected ground-truth regions that is marked; pixel_f1: F1 of the marked pixels. "
         f"aupro_30: that share integrated over the pixel false-positive rate to {config.aupro_limit}, exact, float64. "
@@ -172,8 +172,7 @@ def _alarms(inspector: Inspector) -> str:
     if "false_alarms" not in inspector.calibration:
         return ""  # a bundle from before there was a choice
     share = inspector.calibration["false_alarms"]
-    told = f"Threshold: what {share:.1%} of normal images exceed, by a Gumbel distribution fitted to those. "
-    return told + _parts(inspector)
+    return f"Threshold: what {share:.1%} of normal images exceed, by a Gumbel distribution fitted to those. "
 
 
 def _parts(inspector: Inspector) -> str:

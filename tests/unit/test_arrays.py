@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.arrays import Images, new_images
+from components.arrays import Images, evenly, new_images
 from components.dataset import layouts
 
 MANY = 150  # megabytes
@@ -96,3 +96,13 @@ def test_a_folder_of_many_files_takes_the_time_of_few_each(tmp_path: Path) -> No
         layouts.folder(source, tmp_path / f"made {count}", source / "bad", source / "masks")
         seconds[count] = time.process_time() - started
     assert seconds[3000] < 10 * 2.5 * seconds[300], seconds
+
+
+@given(st.integers(0, 5000), st.integers(1, 1500))
+def test_drawn_evenly_are_as_many_as_wanted_from_the_first_to_the_last(count: int, most: int) -> None:
+    drawn = evenly(count, most)
+    assert len(drawn) == min(count, most)
+    steps = np.diff(drawn)
+    assert not len(steps) or (steps.min() >= 1 and steps.max() - steps.min() <= 1)
+    if len(drawn) > 1:
+        assert (drawn[0], drawn[-1]) == (0, count - 1)

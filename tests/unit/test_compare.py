@@ -21,7 +21,7 @@ from components.features import backbone
 from components.folds import look
 from components.inspector import Inspector
 from components.outline import marked
-from components.scores import PIXEL_SCORES, least
+from components.scores import PIXELS, least
 from components.settings import Evaluate
 from components.standard import standard
 from components.threshold import threshold
@@ -51,7 +51,7 @@ def trained(root, calib=4):
     for stage, seconds in (("train_vqvae", 20.0), ("train_prior", 30.0)):
         pd.DataFrame({"epoch": [1, 2], "seconds": [1.0, seconds]}).to_csv(artifacts / stage / "curves.csv", index=False)
     (artifacts / "calibrate").mkdir(exist_ok=True)
-    pd.DataFrame({"score": list(PIXEL_SCORES), "threshold": 1.0}).to_csv(
+    pd.DataFrame({"score": list(PIXELS.scores), "threshold": 1.0}).to_csv(
         artifacts / "calibrate/scores.csv", index=False
     )
     yaml = YAML()
@@ -105,7 +105,7 @@ def test_the_threshold_is_that_of_the_calibration_normals():
 
 def test_the_chosen_row_is_what_the_package_scores(workspace):
     table, found = rows_of(workspace, ["package"])
-    assert list(table.index) == [*PIXEL_SCORES, *NO_RULE], "a package over pixels has no maps of features"
+    assert list(table.index) == [*PIXELS.scores, *NO_RULE], "a package over pixels has no maps of features"
     assert list(table.index[table.chosen]) == ["reconstruction"]
     manifest = pd.read_csv(workspace / "artifacts/brick/augment/manifest.csv", keep_default_na=False)
     package, data = workspace / "artifacts/brick/package", workspace / "data/brick"

@@ -19,11 +19,13 @@ from components import stage
 from components.__main__ import MODULES
 from components.device import autocast, fast_dtype
 from components.errors import UserError
-from components.features import backbone, normality, sums
+from components.features import backbone
 from components.features.model import FEATURES, FeatureVQVAE
-from components.features.subspace import Subspace, pooled, without_median
-from components.features.wide import Wide, blocks, whitening
 from components.inspector import Inspector
+from components.normality import model as normality
+from components.normality import sums
+from components.normality.subspace import Subspace, pooled, without_median
+from components.normality.wide import Wide, blocks, whitening
 from components.outline import marked
 from tests.artifacts_fixture import REPO
 from tests.tiny import edit

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from components.negatives import HARD, make, rectangle
+from components.negatives import HARD, TELLING, dot, make, rectangle, veil
 
-PAINTERS = {"rectangle": rectangle} | HARD
+PAINTERS = {"rectangle": rectangle, "dot": dot} | HARD
 
 
 def normals(channels=3, dtype=np.uint8):
@@ -46,6 +46,35 @@ def test_fractions_of_white_are_refused_not_rounded_to_black_and_white():
 
 def test_the_same_seed_paints_the_same():
     images, white = normals()
-    for painter in PAINTERS.values():
+    for painter in (PAINTERS | TELLING).values():
         assert (make(images, painter, white, 5)[0] == make(images, painter, white, 5)[0]).all()
         assert (make(images, painter, white, 5)[0] != make(images, painter, white, 6)[0]).any()
+
+
+@settings(max_examples=40)
+@given(seed=st.integers(0, 10**6))
+def test_a_veil_is_large_soft_and_weak(seed):
+    image = np.random.default_rng(seed).random((128, 128, 1)).astype(np.float32) * 0.5 + 0.25
+    painted, mask = veil(image, image, np.random.default_rng(seed))
+    change = np.abs(painted - image)
+    assert 0.01 < mask.mean() < 0.6
+    assert 0 < change.max() <= 0.5 and painted.min() >= 0 and painted.max() <= 1
+    assert change[mask].mean() > change[~mask].mean() if not mask.all() else True
+
+
+def test_there_is_nothing_to_see_of_a_veil_that_smooths_what_is_smooth():
+    images, white = normals()
+    painted, masks = make(images, veil, white, seed=1)
+    changed = np.abs(painted.astype(float) - images).mean(-1) / white
+    assert all(changed[i][masks[i]].mean() > 0.03 for i in range(4)), "asked again until it shows"
+
+
+@settings(max_examples=40)
+@given(seed=st.integers(0, 10**6), area=st.floats(1e-6, 0.01))
+def test_a_dot_has_its_area_and_room_around_it(seed, area):
+    image = np.full((128, 128, 3), 0.3, np.float32)
+    painted, mask = dot(image, image, np.random.default_rng(seed), area)
+    assert mask.any() and abs(mask.sum() - area * 128**2) <= 2 + 4 * np.sqrt(area * 128**2)
+    assert (painted[mask] == 1.0).all() and (painted[~mask] == image[~mask]).all()
+    rows, columns = np.nonzero(mask)
+    assert 25 <= rows.mean() <= 103 and 25 <= columns.mean() <= 103

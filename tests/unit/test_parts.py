@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components import folds
+from components.arrays import BATCH
 from components.detector import Detector
-from components.features import normality
-from components.features.normality import Normality, cross_fitted
-from components.features.parts import folds_of, same_part
-from components.features.subspace import Common
+from components.normality import model as normality
+from components.normality.model import Normality, cross_fitted
+from components.normality.parts import folds_of, same_part
+from components.normality.subspace import Common
 
 CPU = torch.device("cpu")
 SHOTS = 4
@@ -109,8 +110,7 @@ def test_images_of_different_parts_take_turns():
 def test_the_setting_says_whether_photographs_of_one_part_are_held_out_together(monkeypatch, parts, together):
     images = photographed(12, seed=8)
     monkeypatch.setattr(normality, "COARSE", 3)
-    monkeypatch.setattr(folds, "FEATURES", 5)
-    monkeypatch.setattr(folds, "residuals", lambda _detector, some, *_: some.split(folds.BATCH))
+    monkeypatch.setattr(folds, "residuals", lambda _detector, some, *_: some.split(BATCH))
     network = torch.nn.Linear(1, 1)
     network.latent = "features"
     detector = Detector(network, SimpleNamespace(grid=8), 0.0, True, ())

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from components.detector import Detector
 from components.errors import UserError
-from components.scores import BUDGET_MAPS, BUDGET_SCORES, PIXEL_MAPS, PIXEL_SCORES
+from components.scores import BUDGET, PIXELS
 from components.standard import standard
 from components.vqvae.budget import BINS, budget_loss, budgets, richness
 from components.vqvae.codebook import Codebook, usage
@@ -231,8 +231,8 @@ def detector(model):
 
 def test_the_budget_is_a_map_and_scores_of_a_model_that_has_one():
     plain, patchy = detector(VQVAE(3, PLAIN)), detector(patch_model())
-    assert plain.kind.maps == PIXEL_MAPS and plain.scores == PIXEL_SCORES
-    assert patchy.kind.maps == PIXEL_MAPS + BUDGET_MAPS and patchy.scores == PIXEL_SCORES | BUDGET_SCORES
+    assert plain.kind == PIXELS
+    assert patchy.kind == PIXELS | BUDGET
     assert set(patchy.kind.candidates) > set(plain.kind.candidates)
     maps, evidence = patchy.look(torch.rand(2, 3, 32, 32))
     assert set(maps) == set(patchy.kind.maps) and maps["budget"].shape == (2, 32, 32)

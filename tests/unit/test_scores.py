@@ -16,10 +16,11 @@ from components.calibrate import choose_eta, choose_score
 from components.detector import Detector
 from components.errors import UserError
 from components.scoremap import Evidence, base_maps, distance, examine
-from components.scores import Kind, least
+from components.scores import Kind, kind_of, least
 from components.settings import Calibrate
 from components.standard import Standard, standard
 from components.vqvae.model import VQVAE
+from components.wavelets import strengths
 from tests.unit.test_prior import small_prior
 from tests.unit.test_vqvae import CONFIG as VQVAE_CONFIG
 
@@ -60,6 +61,17 @@ def test_an_image_without_a_replaced_code_is_decoded_once(monkeypatch):
     assert calls == []  # nobody has asked for a picture
     assert torch.equal(evidence.restored, evidence.reconstructed)
     assert calls == [2]
+
+
+def test_over_pixels_an_image_is_compared_with_its_restoration_by_their_waves():
+    torch.manual_seed(0)
+    vqvae = VQVAE(1, dataclasses.replace(VQVAE_CONFIG, codebook_size=7)).eval()
+    prior = small_prior(0, codes=7, grid=8).float()
+    evidence = examine(vqvae, prior, torch.rand(2, 1, 32, 32), eta=0.2, neighbour_rule=True)
+    own, difference = evidence.residual.chunk(2, 1)
+    assert torch.equal(own, strengths(evidence.image, 8))
+    torch.testing.assert_close(own - difference, strengths(evidence.restored.clamp(0, 1), 8))
+    assert sorted(evidence.restorations) == [0], "one reading order does for it"
 
 
 @pytest.mark.parametrize(("name", "read", "restored"), [("likelihood", [0, 1], []), ("restored", [0], [0])])
@@ -119,14 +131,13 @@ def test_an_eta_that_rewrites_normal_images_is_refused():
         choose_eta(rows[1:], CONFIG)
 
 
-@pytest.mark.parametrize(("cost", "chosen"), [(-0.01, "layers+wide"), (0.0015, "layers+wide"), (0.0025, "layers")])
-def test_the_wide_view_is_beside_the_best_score_unless_painted_defects_pay_for_it(cost, chosen):
-    means = {"layers": 0.98, "layers+wide": 0.98 - cost, "deviation": 0.99, "residual": 0.9}
-    rows = pd.DataFrame({"score": means.keys(), "mean": means.values()}).sort_values("mean", ascending=False)
-    made_of = {"layers": ("layers",), "residual": ("residual",)}
-    kind = Kind((), made_of, ("layers", "residual"), {"layers": "layers+wide"})  # deviation takes no part
-    assert choose_score(rows, kind) == chosen
-    assert choose_score(rows, dataclasses.replace(kind, wider={})) == "layers"
+def test_each_candidate_can_have_the_wide_view_beside_it():
+    for latent, allocates in (("features", False), ("pixels", False), ("pixels", True)):
+        kind = kind_of(latent, allocates, compares=True)
+        assert {"mahalanobis", "mahalanobis+wide"} <= set(kind.candidates) <= set(kind.scores)
+        assert {part for parts in kind.scores.values() for part in parts} <= set(kind.maps)
+    before = kind_of("pixels", False, compares=False)
+    assert "mahalanobis" not in before.scores, "a package that has no measure of what differs draws what it could"
 
 
 @pytest.mark.parametrize(("lead", "chosen"), [(0.0015, "a+b"), (0.0025, "a")])

@@ -157,7 +157,7 @@ def test_the_root_is_the_nearest_workspace_above(root: Path, tmp_path_factory: p
             {"score": "restord"},
             r"score is 'restord', which models over pixels have not; use auto or one of",
         ),
-        ("calibrate", {"score": "mahalanobis"}, r"score is 'mahalanobis', which models over pixels have not"),
+        ("calibrate", {"score": "layers"}, r"score is 'layers', which models over pixels have not"),
     ],
 )
 def test_what_could_not_be_built_is_told_before_the_training(

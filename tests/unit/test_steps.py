@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from components.features.steps import counted, pack, step, stepped, unpack
+from components.normality.steps import counted, pack, step, stepped, unpack
 
 NUMBERS = arrays.arrays(np.float32, (3, 4), elements=st.floats(-1e6, 1e6, width=32, allow_subnormal=False))
 

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 from sklearn.decomposition import TruncatedSVD
 
-from components.features import normality, subspace
-from components.features.normality import Normality
-from components.features.subspace import Common, pooled, without_median
+from components.normality import model as normality
+from components.normality import subspace
+from components.normality.model import Normality
+from components.normality.subspace import Common, pooled, without_median
 
 CPU = torch.device("cpu")
 NAMES = ("residual", "deviation", "mahalanobis", "layers", "wide")

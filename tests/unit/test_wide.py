@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.features import wide
-from components.features.normality import by_place
-from components.features.sums import Sums
+from components.normality import wide
+from components.normality.model import by_place
+from components.normality.sums import Sums
 from tests.unit.test_features import measured
 
 SIDE, FEATURES = 16, 6

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from components.features.steps import stepped
+from components.normality.steps import stepped
 
 RIDGE = 1e-2  # added to a covariance's diagonal, share of its mean
 FLOOR = 1e-4  # the least that is added: images that are all the same have no covariance but rounding errors
@@ -59,7 +59,7 @@ class Sums:
 
 
 def inverse_factor(covariance: Tensor, trust: float = 0.0) -> Tensor:
-    """W (P, F, F), lower triangular, with W W^T = S'^-1, in the steps of `components.features.steps`: S' is the
+    """W (P, F, F), lower triangular, with W W^T = S'^-1, in the steps of `components.normality.steps`: S' is the
     `covariance` (P, F, F) drawn towards its mean over the places by `trust` in 0..1, and a ridge."""
     pooled = covariance.mean(0)
     ridge = max(RIDGE * float(pooled.diagonal().mean()), FLOOR) * torch.eye(len(pooled), dtype=pooled.dtype)

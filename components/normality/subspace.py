@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from components.device import fast_dtype
-from components.features.steps import counted, step, stepped
+from components.normality.steps import counted, step, stepped
 
 SIDE = 16  # places along each side, at most, of what is explained
 COMPONENTS = 256

@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from components.device import autocast
-from components.features.steps import pack, unpack
-from components.features.sums import Sums, inverse_factor
+from components.normality.steps import pack, unpack
+from components.normality.sums import Sums, inverse_factor
 
 BLOCKS = 4  # blocks along each side of the image
 REACH = 1.1  # typical lengths of a normal residual: more than this a place cannot say

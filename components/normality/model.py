@@ -1,19 +1,20 @@
-"""How far a residual of features lies from those of normal images at the same place.
+"""How far an image's residual lies from those of normal images at the same place.
 
-From each image's residual f - f_restored comes off what all its places share, and what normal images together explain
-(components/features/subspace.py). At each of the s x s places what remains, r (F numbers), has a mean m and a
-covariance S over normal images (PaDiM; Defard et al. 2021, there of the features themselves):
+The residual is what should be like that of normal images: f - f_restored over features, waves over pixels
+(`Evidence.residual` in components/scoremap.py). From each image's comes off what all its places share, and what normal
+images together explain (components/normality/subspace.py). At each of the s x s places what remains, r (F numbers), has
+a mean m and a covariance S over normal images (PaDiM; Defard et al. 2021, there of features themselves):
 
     deviation   = sqrt(mean_c (r - m)_c^2 / V_c),                  V = diag(S), drawn towards its mean over places
     mahalanobis = sqrt((r - m)^T S'^-1 (r - m) / F),               S' = S, drawn towards its mean over places
     layers      = (sqrt(a / A) + sqrt(b / B)) / 2,                 a + b = (r - m)^T S'^-1 (r - m)
 
-where b is the distance of the fine features (the B of the layers below stride 16) by themselves, and a that of the
-A coarse ones given the fine. All are 1 on average for normal images. The distance as a whole knows which features
-move together, and so sees faint defects; split, a small defect that only the fine layers see is not lost among the
-many coarse ones. With W W^T = S'^-1, W lower triangular and the coarse features first, a and b are parts of one
+where, over features, b is the distance of the fine ones (the B of the layers below stride 16) by themselves, and a
+that of the A coarse ones given the fine. All are 1 on average for normal images. The distance as a whole knows which
+numbers move together, and so sees faint defects; split, a small defect that only the fine layers see is not lost among
+the many coarse ones. With W W^T = S'^-1, W lower triangular and the coarse features first, a and b are parts of one
 vector: b = |(r - m)^T W|^2 over its last B entries. `wide` is the view of large blocks of places
-(components/features/wide.py).
+(components/normality/wide.py).
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from components.arrays import BATCH
 from components.features.backbone import CHANNELS
-from components.features.steps import pack, unpack
-from components.features.subspace import Common, Subspace
-from components.features.sums import Sums, inverse_factor
-from components.features.wide import Wide, blocks, whitening
+from components.normality.steps import pack, unpack
+from components.normality.subspace import Common, Subspace
+from components.normality.sums import Sums, inverse_factor
+from components.normality.wide import Wide, blocks, whitening
 
 POOLED = 15.0  # images' worth of trust in the mean covariance over all places; twice that for its diagonal alone
 COARSE = CHANNELS[16]  # features of the coarsest layer: they come first
-BATCH = 16
 TURNS = 5  # each image is left out of one subspace of so many
 
 
