@@ -33,7 +33,7 @@ from components.vqvae import train as vqvae_training
 
 FEW = 16  # calibration images that the search for eta looks at
 SATURATED = 0.002  # AUROCs on a few dozen negatives that differ by less say nothing
-ENOUGH = 0.005  # AUROC on hard negatives that a smaller eta may cost
+ENOUGH = 0.005  # AUROC on hard negatives that a smaller eta may cost over features
 
 
 def run(root: Path, settings: Settings) -> None:
@@ -55,8 +55,8 @@ def run(root: Path, settings: Settings) -> None:
         eta=0.0, neighbour_rule=config.neighbour_rule, bilateral=config.bilateral,
     )  # fmt: skip
     etas = eta_table(detector, normals, white, settings, device, known)
-    # What differs from the restoration shows a defect nearly whatever eta: a larger one would only cost passes.
-    eta = choose_eta(etas, config, ENOUGH)
+    # Over features the residual itself shows the defect, whatever eta: a larger one would only cost passes.
+    eta = choose_eta(etas, config, ENOUGH if detector.over_features else 0.0)
     detector = replace(detector, eta=eta)
     print(f"calibrate@{category}: eta {eta}", flush=True)
 

@@ -43,7 +43,7 @@ WHAT = {
     "likelihood": "the prior's likelihood of the codes",
     "restored_likelihood": "that likelihood, given the restored codes",
     "budget": "how far the share of fine codes is from that of normal parts",
-    "residual": "input - restored, in features; over pixels the input's waves and their difference from the restored",
+    "residual": "input - restored, in features; over pixels the input's waves, and these - the reconstruction's",
     "deviation": "the same over its spread at each place",
     "mahalanobis": "the same by its covariance at each place",
     "layers": "the same, fine features by themselves and coarse ones given the fine",

@@ -60,31 +60,32 @@ class Evidence:
 
     @cached_property
     @torch.no_grad()
-    def restored(self) -> Tensor:
-        """The picture of the restored codes, (B, C, S, S)."""
-        return self.vqvae.decode(self.restoration().codes)
+    def reconstructed(self) -> Tensor:
+        """The picture of the image's own codes, (B, C, S, S) in [0, 1]."""
+        return self.vqvae.decode(self.codes)
 
     @cached_property
     @torch.no_grad()
-    def reconstructed(self) -> Tensor:
-        """The picture of the image's own codes; an image without a replaced code is not decoded twice."""
-        changed = (self.restoration().codes != self.codes).flatten(1).any(1)
+    def restored(self) -> Tensor:
+        """The picture of the restored codes; an image without a replaced code is not decoded twice."""
+        restored = self.restoration().codes
+        changed = (restored != self.codes).flatten(1).any(1)
         if not changed.any():
-            return self.restored
-        pictures = self.restored.clone()
-        pictures[changed] = self.vqvae.decode(self.codes[changed])
+            return self.reconstructed
+        pictures = self.reconstructed.clone()
+        pictures[changed] = self.vqvae.decode(restored[changed])
         return pictures
 
     @cached_property
     @torch.no_grad()
     def residual(self) -> Tensor:
         """What should be like that of normal images, (B, F, s, s): the image's features minus those of its restored
-        codes; over pixels its waves and colours (components.wavelets), and these minus the restored picture's."""
+        codes; over pixels its waves and colours (components.wavelets), and these minus the reconstruction's."""
         if self.vqvae.latent == "features":
             return self.features - self.vqvae.expected(self.restoration().codes)
         side = self.codes.shape[-1]
         own = strengths(self.image, side)
-        return torch.cat([own, own - strengths(self.restored.clamp(0, 1), side)], 1)
+        return torch.cat([own, own - strengths(self.reconstructed.clamp(0, 1), side)], 1)
 
 
 @torch.no_grad()

@@ -63,15 +63,15 @@ def test_an_image_without_a_replaced_code_is_decoded_once(monkeypatch):
     assert calls == [2]
 
 
-def test_over_pixels_an_image_is_compared_with_its_restoration_by_their_waves():
+def test_over_pixels_an_image_is_compared_with_its_reconstruction_by_their_waves():
     torch.manual_seed(0)
     vqvae = VQVAE(1, dataclasses.replace(VQVAE_CONFIG, codebook_size=7)).eval()
     prior = small_prior(0, codes=7, grid=8).float()
     evidence = examine(vqvae, prior, torch.rand(2, 1, 32, 32), eta=0.2, neighbour_rule=True)
     own, difference = evidence.residual.chunk(2, 1)
     assert torch.equal(own, strengths(evidence.image, 8))
-    torch.testing.assert_close(own - difference, strengths(evidence.restored.clamp(0, 1), 8))
-    assert sorted(evidence.restorations) == [0], "one reading order does for it"
+    torch.testing.assert_close(own - difference, strengths(evidence.reconstructed.clamp(0, 1), 8))
+    assert not evidence.readings and not evidence.restorations, "the prior is not asked"
 
 
 @pytest.mark.parametrize(("name", "read", "restored"), [("likelihood", [0, 1], []), ("restored", [0], [0])])
