@@ -98,7 +98,7 @@ class Calibrate:
     negatives: int  # harder negatives of each kind, made from as many calibration images
     min_area: float  # smallest region that counts, share of the image
     false_alarms: float  # share of normal images that the threshold is to let through as defective
-    parts: str  # the parts to come: new, or known where the normal images show the same ones (over features)
+    parts: str  # the parts to come: new, or known where the normal images show the same ones
     score: str  # one of components/scores.py, or auto: chosen on the hard negatives
     bilateral: tuple[float, ...]  # d, sigma colour, sigma space, on the 0-255 scale
 

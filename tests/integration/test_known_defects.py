@@ -81,7 +81,7 @@ def test_calibration_sees_them_and_the_threshold_does_not(root: Path) -> None:
     assert etas.known[etas.rectangles.notna()].between(0, 1).all()
     assert scores[["known_image", "known_pixel"]].to_numpy().size and scores["mean"].is_monotonic_decreasing
     kinds = [scores[[f"{kind}_image", f"{kind}_pixel"]].mean(axis=1)
-             for kind in ("cut_and_paste", "blend", "scratch", "known")]  # fmt: skip
+             for kind in ("cut_and_paste", "blend", "scratch", "veil", "known")]  # fmt: skip
     assert scores["mean"].to_numpy() == pytest.approx(np.mean(kinds, axis=0))
     if after["eta"] == before["eta"]:
         same = scores.set_index("score").loc[scores_before.score].drop(columns=["known_image", "known_pixel", "mean"])
