@@ -24,7 +24,7 @@ from components.normality.model import cross_fitted
 from components.normality.parts import folds_of, same_part
 from components.normality.subspace import Common
 from components.scoremap import examine
-from components.scores import WAVES, least
+from components.scores import DISTANCES, least
 from components.settings import NEW
 from components.standard import Standard, level, standard
 
@@ -115,7 +115,7 @@ def standards(detector: Detector, maps: dict[str, np.ndarray]) -> dict[str, Stan
     images already, else place by place."""
 
     def one(name: str, m: np.ndarray) -> Standard:
-        alike = detector.over_features or name in WAVES.maps
+        alike = detector.over_features or name in (*DISTANCES.maps, "wide")
         return level(m) if alike else standard(m, detector.prior.grid, least(name))
 
     return {name: one(name, m) for name, m in maps.items()}

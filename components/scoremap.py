@@ -120,7 +120,7 @@ def base_maps(
 
     `likelihood` is -log p(z_i | z_<i), mean over the reading orders; `restored_likelihood` is
     -log p(z_i | r_<i): given the restored codes, a defect no longer casts doubt on the good codes after it.
-    `budget` is the probability of codes of their own. Those of scores.WAVES are of `normality`, and `layers`.
+    `budget` is the probability of codes of their own. What is not drawn here is of `normality`.
     """
     size, orders = evidence.image.shape[-1], range(evidence.prior.orders)
 

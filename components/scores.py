@@ -69,16 +69,15 @@ DISTANCES = Kind(
 LAYERS = Kind(
     ("layers",), {"layers": ("layers",), "layers+residual": ("layers", "residual")}, ("layers", "layers+residual")
 )
-WITH_LIKELIHOOD = Kind(
-    ("likelihood", "restored_likelihood"),
-    {
-        "mahalanobis+likelihood": ("mahalanobis", "restored_likelihood"),
-        "restored_likelihood": ("restored_likelihood",),
-    },
-    (),
+# What a place has and what its neighbours lead to expect: where parts lie anyhow, normal images say little of a place.
+IN_CONTEXT = Kind(
+    ("mahalanobis", "likelihood"),
+    {"mahalanobis+likelihood": ("mahalanobis", "likelihood")},
+    ("mahalanobis+likelihood",),
 )
-WAVES = DISTANCES.with_wide()
-FEATURES = (DISTANCES | LAYERS).with_wide() | WITH_LIKELIHOOD
+RESTORED_LIKELIHOOD = Kind(("restored_likelihood",), {"restored_likelihood": ("restored_likelihood",)}, ())
+WAVES = (DISTANCES | IN_CONTEXT).with_wide()
+FEATURES = (DISTANCES | LAYERS).with_wide() | Kind(IN_CONTEXT.maps, IN_CONTEXT.scores, ()) | RESTORED_LIKELIHOOD
 
 SCORES = (PIXELS | BUDGET | FEATURES).scores
 WEIGHTS = {"wide": 0.2}  # in a sum: it marks more than a small defect covers; of all others 1
