@@ -77,7 +77,7 @@ def _one_after_the_other(count: int, batches: Iterator[torch.Tensor]) -> torch.T
 
 
 def residuals(detector: Detector, images: np.ndarray | Images, white: float, name: str) -> Iterator[torch.Tensor]:
-    """What images have other than their restored codes say, batch by batch: float16 (B, F, s, s), in the CPU's memory.
+    """The residuals of images (components.scoremap), batch by batch: float16 (B, F, s, s), in the CPU's memory.
 
     Raises UserError when they are no numbers.
     """

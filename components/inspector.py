@@ -144,8 +144,8 @@ class Inspector:
         name = self.calibration["score"]
         maps, evidence = self.detector.look(x, self.detector.scores[name])
         scores = self.detector.score(maps, name)
-        seconds = (time.perf_counter() - started) / len(images)
         likelihood = evidence.reading().likelihood
+        seconds = (time.perf_counter() - started) / len(images)
         restored = evidence.restorations.get(0)  # where the score needed it
         for index, score_map in enumerate(scores):
             score = area_score(score_map, self.min_area)

@@ -28,7 +28,7 @@ class Kind:
 # Over pixels. The paper's own score, Eq. 6, stands as it is; all others are standardised first: their size on a normal
 # part differs from place to place. Synthetic negatives are painted on pixels, so a score that compares the input's
 # pixels with a reconstruction sees the paint itself and wins on them, whatever it does on real defects
-# (docs/numbers.md). The candidates see an image through its codes alone.
+# (docs/numbers.md). These candidates see an image through its codes alone.
 PIXELS = Kind(
     ("restored", "input_restored", "reconstruction", "likelihood", "restored_likelihood"),
     {
@@ -53,7 +53,7 @@ BUDGET = Kind(
     },
     ("likelihood+budget", "likelihood+restored+budget"),
 )
-# How far what an image has other than its restored codes say, in features or in waves, is from what normal images have.
+# How far an image's residual (components.scoremap), in features or in waves, is from those of normal images.
 # What differs from place to place is in components.normality as far as it helps: one standard does for all places.
 DISTANCES = Kind(
     ("residual", "deviation", "mahalanobis"),
@@ -75,9 +75,16 @@ IN_CONTEXT = Kind(
     {"mahalanobis+likelihood": ("mahalanobis", "likelihood")},
     ("mahalanobis+likelihood",),
 )
-RESTORED_LIKELIHOOD = Kind(("restored_likelihood",), {"restored_likelihood": ("restored_likelihood",)}, ())
+AFTER_RESTORATION = Kind(
+    ("likelihood", "restored_likelihood"),
+    {
+        "mahalanobis+likelihood": ("mahalanobis", "restored_likelihood"),
+        "restored_likelihood": ("restored_likelihood",),
+    },
+    (),
+)
 WAVES = (DISTANCES | IN_CONTEXT).with_wide()
-FEATURES = (DISTANCES | LAYERS).with_wide() | Kind(IN_CONTEXT.maps, IN_CONTEXT.scores, ()) | RESTORED_LIKELIHOOD
+FEATURES = (DISTANCES | LAYERS).with_wide() | AFTER_RESTORATION
 
 SCORES = (PIXELS | BUDGET | FEATURES).scores
 WEIGHTS = {"wide": 0.2}  # in a sum: it marks more than a small defect covers; of all others 1
@@ -86,7 +93,7 @@ TWO_SIDED = ("budget",)  # maps that are as suspect below what is usual as above
 
 def kind_of(latent: str, allocates: bool, compares: bool) -> Kind:
     """The kind of a model over `latent` (pixels | features) that allocates its codes by context or does not, and
-    `compares` an image with its restoration or, in packages over pixels of before there was a measure, does not."""
+    `compares` an image with its reconstruction or, in packages over pixels of before there was a measure, does not."""
     if latent == "features":
         return FEATURES
     kind = PIXELS | BUDGET if allocates else PIXELS

@@ -328,7 +328,7 @@ def test_the_whole_way_over_features(tmp_path, weights):
     together, alone = inspector.inspect(images), [inspector.inspect([image])[0] for image in images]
     assert [one.score for one in together] == pytest.approx([one.score for one in alone], rel=1e-3)
     assert all(one.restored.shape == (64, 64, 3) for one in together)
-    assert inspector.reach == 2 * 64 // 8
+    assert 0 < inspector.reach == inspector.calibration["reach"], "measured by the calibration"
     drawn = [marked(one.score_map, inspector.pixel_threshold, inspector.min_area, inspector.reach) for one in together]
     assert np.array_equal([one.mask for one in together], drawn)
     assert all(one.mask.any() == one.anomalous for one in together) and any(one.anomalous for one in together)
