@@ -18,13 +18,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from components.features.places import at_places
+
 OCTAVES = 4
 ORIENTATIONS = 6
 FREQUENCY = 3 * math.pi / 4  # radians per pixel, of the shortest wave
 SIGMA = 0.8  # pixels: the width of its envelope
 RADIUS = 3  # pixels: the envelope has fallen to a thousandth there
 GREY = 1 / 255  # what is weaker than one grey value is noise
-HALVING = (-1 / 32, 0.0, 9 / 32, 16 / 32, 9 / 32, 0.0, -1 / 32)  # half of a wave of four pixels, no shorter ones
+# Of a wave of four pixels half, of shorter ones next to nothing. An even number of taps: a pixel of half the size lies
+# between two, and an odd number would move the picture by half a pixel each time.
+HALVING = (-4 / 64, 9 / 64, 27 / 64, 27 / 64, 9 / 64, -4 / 64)
 
 
 @cache
@@ -42,16 +46,7 @@ def wavelets() -> Tensor:
 def halved(x: Tensor) -> Tensor:
     """A picture (B, 1, S, S) at half its size, without the waves that this cannot show."""
     row = x.new_tensor(HALVING)
-    return F.conv2d(F.pad(x, (3, 3, 3, 3), mode="reflect"), (row[:, None] * row)[None, None], stride=2)
-
-
-def at_places(x: Tensor, side: int) -> Tensor:
-    """Means of (B, F, S, S) over 3 x 3 of side x side places."""
-    if x.shape[-1] > side:
-        x = F.adaptive_avg_pool2d(x, side)
-    elif x.shape[-1] < side:
-        x = F.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
-    return F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+    return F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), (row[:, None] * row)[None, None], stride=2)
 
 
 def strengths(image: Tensor, side: int) -> Tensor:

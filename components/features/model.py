@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from components import parallel
 from components.device import autocast
 from components.features.backbone import CHANNELS, Backbone
+from components.features.places import at_places
 from components.settings import COARSEST
 from components.settings import VQVAE as Config
 from components.vqvae.codebook import Codebook
@@ -71,14 +72,7 @@ class FeatureVQVAE(nn.Module):
         # Half precision halves the backbone's time and is what training saw; all that follows is in single.
         with autocast(x.device):
             layers = self.backbone(self.enlarged(x)).values()
-        grown = []
-        for layer in layers:
-            # A place's features are the mean of its neighbourhood (PatchCore; Roth et al. 2022): one cell of
-            # displacement is no defect. Layers finer than the grid are averaged down to it first.
-            at = layer if layer.shape[-1] <= side else F.adaptive_avg_pool2d(layer, side)
-            at = F.interpolate(at.float(), size=(side, side), mode="bilinear", align_corners=False)
-            grown.append(F.avg_pool2d(at, 3, 1, 1, count_include_pad=False))
-        return torch.cat(grown, 1)
+        return torch.cat([at_places(layer, side) for layer in layers], 1)
 
     def enlarged(self, x: Tensor) -> Tensor:
         """Images (B, C, S, S) as the backbone sees them: `zoom` times as large, in whole cells of its coarsest layer.

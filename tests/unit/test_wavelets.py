@@ -69,3 +69,27 @@ def test_the_filters_have_no_mean_and_turn_into_each_other() -> None:
 @pytest.mark.parametrize(("size", "octaves"), [(8, 1), (16, 2), (32, 3), (64, 4)])
 def test_a_small_image_has_fewer_octaves(size: int, octaves: int) -> None:
     assert strengths(torch.rand(2, 1, size, size), 4).shape == (2, octaves * ORIENTATIONS + 1, 4, 4)
+
+
+@pytest.mark.parametrize(("axis", "turned"), [(2, [0, 5, 4, 3, 2, 1]), (3, [0, 5, 4, 3, 2, 1])])
+def test_a_mirrored_image_has_mirrored_strengths(axis: int, turned: list[int]) -> None:
+    """No octave is moved against the others, nor favours a side."""
+    image = torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    found, mirrored = strengths(image, SIDE), strengths(image.flip(axis), SIDE)
+    order = [octave * ORIENTATIONS + k for octave in range(OCTAVES) for k in turned]
+    order += range(OCTAVES * ORIENTATIONS, found.shape[1])
+    torch.testing.assert_close(mirrored.flip(axis)[:, order], found, atol=1e-4, rtol=0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(8, SIDE - 8), st.integers(8, SIDE - 8), st.integers(0, OCTAVES - 1))
+def test_all_octaves_say_one_place(row: int, column: int, octave: int) -> None:
+    """The strength that a dot adds lies around the dot, in long waves as in short ones."""
+    image = torch.full((1, 1, SIZE, SIZE), 0.5)
+    cell = SIZE // SIDE
+    image[..., row * cell : (row + 1) * cell, column * cell : (column + 1) * cell] = 1
+    added = strengths(image, SIDE)[0, octave * ORIENTATIONS :][:ORIENTATIONS].exp().sub(GREY).sum(0)
+    rows, columns = (added.sum(dim) for dim in (1, 0))
+    places = torch.arange(SIDE)
+    assert float((rows * places).sum() / rows.sum()) == pytest.approx(row, abs=0.05)
+    assert float((columns * places).sum() / columns.sum()) == pytest.approx(column, abs=0.05)
