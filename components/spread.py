@@ -14,8 +14,9 @@ def half_width(response: np.ndarray, dots: np.ndarray) -> int:
     """h in whole pixels, from the maps (N, S, S) of images with one dot each less those without it, and the dots' masks
     bool (N, S, S); 0 where the dots raise no map.
 
-    Each image counts alike: its response is divided by its own largest one. Distances are from a dot's middle, up to a
-    quarter of the image, where a dot that was drawn in its middle half has room.
+    Each image counts alike: its response is divided by its own largest one, and the median is taken, so that a few
+    dots that hardly raise the map, and what else their images have, do not matter. Distances are from a dot's middle,
+    up to a quarter of the image, where a dot that was drawn in its middle half has room.
     """
     size = response.shape[-1]
     rows, columns = np.mgrid[:size, :size]
@@ -29,6 +30,6 @@ def half_width(response: np.ndarray, dots: np.ndarray) -> int:
         profiles.append(np.bincount(away[near], one[near]) / np.bincount(away[near]) / one[dot].max())
     if not profiles:
         return 0
-    profile = np.mean(profiles, 0)
+    profile = np.median(profiles, 0)
     below = np.flatnonzero(profile < profile[0] / 2)
     return int(below[0]) if len(below) else size // 4

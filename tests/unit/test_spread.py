@@ -38,6 +38,14 @@ def test_a_dot_that_raises_nothing_says_nothing() -> None:
     assert half_width(-np.abs(response), dots) == 0
 
 
+def test_a_few_dots_that_hardly_raise_the_map_do_not_matter() -> None:
+    """Divided by their own heights, what else is in their images would be the largest there is."""
+    strong, dots = blurred([(30, 30), (40, 60), (60, 40)], 8, [3.0, 5.0, 4.0])
+    weak, faint = blurred([(48, 48)], 8, [0.01])
+    weak += 2.0 * (np.hypot(ROWS - 48, COLUMNS - 66) < 6)
+    assert half_width(np.concatenate([strong, weak]), np.concatenate([dots, faint])) == half_width(strong, dots)
+
+
 def test_what_never_falls_to_half_spreads_as_far_as_is_looked() -> None:
     _, dots = blurred([(48, 48)], 8, [1.0])
     assert half_width(np.ones((1, SIZE, SIZE)), dots) == SIZE // 4
