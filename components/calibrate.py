@@ -25,7 +25,7 @@ from components.negatives import HARD, TELLING, dot, make, rectangle
 from components.prior import train as prior_training
 from components.restore import restore
 from components.scoremap import FEATURE_SMOOTHING, distance, grow
-from components.scores import Kind
+from components.scores import AS_DRAWN, Kind
 from components.settings import Calibrate, Settings
 from components.spread import half_width
 from components.threshold import threshold
@@ -62,14 +62,14 @@ def run(root: Path, settings: Settings) -> None:
 
     plain = open_images(images_folder, "plain")
     detector, held_out = folds.fitted(detector, normals, plain, white, config.parts, f"calibrate@{category}")
-    maps = folds.look(held_out.detectors, normals, white, f"calibrate@{category} normals", held_out.fold)
+    maps = held_out.maps()
     detector = replace(detector, standards=folds.standards(detector, maps))
     known_maps: dict[str, np.ndarray] = {}
     if known:
         known_maps = folds.look((detector,), known.images, white, f"calibrate@{category} known defects")
     area = min_area(config, normals.shape[1])
     usual = {name: folds.image_scores(detector, maps, name, area) for name in detector.scores}
-    scores = score_table(detector, held_out, usual, normals, white, settings, known, known_maps)
+    scores = score_table(detector, held_out, usual, settings, known, known_maps)
     score = config.score
     if score == "auto":
         score = choose_score(scores, detector.kind)
@@ -96,23 +96,19 @@ def run(root: Path, settings: Settings) -> None:
         "eta": eta, "neighbour_rule": config.neighbour_rule, 
         "score": score, "pixel_threshold": limit, "image_threshold": limit, "false_alarms": config.false_alarms,
         "min_area": config.min_area, "map_low": float(np.median(scored)),
-        "reach": reach(detector, held_out, scored, score, normals, white, settings),
+        "reach": 0 if score == AS_DRAWN else reach(detector, held_out, scored, score, settings),
         "bilateral": list(config.bilateral), "white": white, "normal_scores": sorted(usual[score]),
         "normal_least_likelihoods": sorted(least_likelihoods(detector, normals, white, device)),
         "images": len(normals),
     } | told)  # fmt: skip
 
 
-def reach(
-    detector: Detector, held_out: HeldOut, usual: np.ndarray, score: str, normals: np.ndarray, white: float,
-    settings: Settings,
-) -> int:  # fmt: skip
+def reach(detector: Detector, held_out: HeldOut, usual: np.ndarray, score: str, settings: Settings) -> int:
     """How many pixels around a point its `score` spreads (components.spread), from dots of the smallest area that
-    counts, on some of the normals (N, S, S, C) whose score maps are `usual` (N, S, S)."""
-    places = evenly(len(normals), FEW)
-    painted, dots = make(normals[places], partial(dot, area=settings.calibrate.min_area), white, settings.seed + 2)
-    words = f"calibrate@{settings.category} dots"
-    maps = folds.look(held_out.detectors, painted, white, words, held_out.fold[places])
+    counts, on some of the normals, whose score maps are `usual` (N, S, S)."""
+    places = evenly(len(usual), FEW)
+    painter = partial(dot, area=settings.calibrate.min_area)
+    maps, dots = held_out.painted(painter, places, settings.seed + 2, "dots", detector.scores[score])
     return half_width(detector.score(maps, score) - usual[places], dots)
 
 
@@ -227,8 +223,6 @@ def score_table(
     detector: Detector,
     held_out: HeldOut,
     usual: dict[str, list[float]],
-    normals: np.ndarray,
-    white: float,
     settings: Settings,
     known: Known | None,
     known_maps: dict[str, np.ndarray],
@@ -237,13 +231,11 @@ def score_table(
     `known_maps`; best mean over the kinds first, and the `threshold` that the image scores of the normals, `usual`,
     give it."""
     config = settings.calibrate
-    area = min_area(config, normals.shape[1])
+    area = min_area(config, held_out.images.shape[1])
     rows: dict[str, dict[str, Any]] = {name: {"score": name} for name in detector.scores}
-    places = evenly(len(normals), config.negatives)
+    places = evenly(len(held_out.images), config.negatives)
     for kind, painter in TELLING.items():
-        negatives, masks = make(normals[places], painter, white, settings.seed + 1)
-        words = f"calibrate@{settings.category} {kind}"
-        maps = folds.look(held_out.detectors, negatives, white, words, held_out.fold[places])
+        maps, masks = held_out.painted(painter, places, settings.seed + 1, kind)
         for name, row in rows.items():
             scored = detector.score(maps, name)
             own = [area_score(m, area) for m in scored]

@@ -26,7 +26,7 @@ from components.errors import UserError
 from components.features.backbone import MissingBackboneError
 from components.folds import image_scores, look, standards
 from components.inspector import Inspector
-from components.scores import SCORES
+from components.scores import AS_DRAWN, SCORES
 from components.settings import Evaluate, Settings, nearest
 from components.threshold import threshold
 from components.trial import METRICS, Score, Trial, judge, limit, load_trial, maps_of, milliseconds
@@ -123,7 +123,7 @@ def package_rows(
                 for score in todo.values()
             }
         for name, score in todo.items():
-            measured = judge(limits[score], here.score(maps, score), trial, settings.evaluate, inspector.reach)
+            measured = judge(limits[score], here.score(maps, score), trial, settings.evaluate, _reach(inspector, score))
             yield measured | {
                 "method": name,
                 "what": _what(score) + (", without the neighbour rule" if todo is unruled else ""),
@@ -212,7 +212,7 @@ def protocol(inspector: Inspector, trial: Trial, config: Evaluate) -> str:
         f"normals says {trial.false_alarms:.1%} of normal images exceed. Image score: the highest "
         f"level at which an 8-connected region of {trial.area} pixels survives; verdict: score > threshold. pro, "
         "pixel_f1, image_balanced_accuracy and image_f1 hold at that threshold; marked are the regions above it of "
-        "that size, in rows of a model over features less what is below half of the highest score near it. "
+        f"that size, in rows of a model's scores, but for Eq. 6, less what is below half of the highest one near it. "
         f"aupro_30: per-region overlap integrated over the pixel false-positive rate to {config.aupro_limit}. "
         "fit_seconds: of training, on whatever else the machine was doing. inference_ms: from an image at this size to "
         "its score map, one at a time. "
@@ -227,6 +227,10 @@ def _what(score: str) -> str:
     if len(SCORES[score]) > 1:
         return " + ".join(SCORES[score]) + ", each standardised"
     return WHAT.get(score, score)
+
+
+def _reach(inspector: Inspector, score: str) -> int:
+    return 0 if score == AS_DRAWN else inspector.reach
 
 
 def _scorer(detector: Detector, name: str) -> Score:

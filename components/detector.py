@@ -14,7 +14,7 @@ from components.features.model import FeatureVQVAE
 from components.normality.model import Normality
 from components.prior.pixelsnail import PixelSNAIL
 from components.scoremap import Evidence, base_maps, examine
-from components.scores import TWO_SIDED, WEIGHTS, Kind, kind_of
+from components.scores import AS_DRAWN, TWO_SIDED, WEIGHTS, Kind, kind_of
 from components.standard import Standard
 from components.vqvae.model import VQVAE
 
@@ -57,7 +57,7 @@ class Detector:
         """The score map float32 (B, S, S) called `name` in `scores`; UserError for another name."""
         if name not in self.scores:
             raise UserError(f"score '{name}' is not known; use auto or one of {', '.join(self.scores)}")
-        if name == "restored":
+        if name == AS_DRAWN:
             return maps[name]
         parts = []
         for part in self.scores[name]:

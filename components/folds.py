@@ -10,7 +10,7 @@ statistics.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,11 +20,13 @@ from components.arrays import BATCH, Images, to_tensor
 from components.detector import Detector
 from components.errors import UserError
 from components.metrics import area_score
+from components.negatives import Painter, make
 from components.normality.model import cross_fitted
 from components.normality.parts import folds_of, same_part
 from components.normality.subspace import Common
+from components.normality.sums import LEAST
 from components.scoremap import examine
-from components.scores import DISTANCES, least
+from components.scores import OF_NORMALITY, least
 from components.settings import NEW
 from components.standard import Standard, level, standard
 
@@ -34,12 +36,29 @@ LARGEST = 60000.0  # of a residual that float16 holds
 
 @dataclass(frozen=True)
 class HeldOut:
-    """`detectors` that lack the images of one fold each, the `fold` (N,) of each calibration image, and how many
-    `parts` the normal images show, where that was looked for."""
+    """The calibration's normal `images` (N, S, S, C), `detectors` that lack those of one fold each, the `fold` (N,) of
+    each image, and how many `parts` the normal images show, where that was looked for; `name` begins each line of
+    progress."""
 
+    images: np.ndarray
+    white: float
     detectors: tuple[Detector, ...]
     fold: np.ndarray
+    name: str
     parts: int | None = None
+
+    def maps(self) -> dict[str, np.ndarray]:
+        """All base maps float32 (N, S, S) of the images, each by the detector that lacks it."""
+        return look(self.detectors, self.images, self.white, f"{self.name} normals", self.fold)
+
+    def painted(
+        self, painter: Painter, places: np.ndarray, seed: int, kind: str, names: Iterable[str] | None = None
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """The base maps in `names` (by default all), float32 (M, S, S), of the M images at `places`, painted; and what
+        was painted, bool (M, S, S). Each is looked at with statistics that its original had no part in."""
+        negatives, masks = make(self.images[places], painter, self.white, seed)
+        words = f"{self.name} {kind}"
+        return look(self.detectors, negatives, self.white, words, self.fold[places], names), masks
 
 
 def fitted(
@@ -47,7 +66,7 @@ def fitted(
 ) -> tuple[Detector, HeldOut]:
     """The detector with the statistics of the calibration's `normals` (N, S, S, C) and the other normal images, `plain`
     (M, S, S, C), and what judges the first. Images of one part are held out together when `parts` (settings.Calibrate)
-    is `new`.
+    is `new`. Raises UserError when they are too few.
     """
     device = next(detector.vqvae.parameters()).device
     found = _one_after_the_other(
@@ -61,9 +80,13 @@ def fitted(
         count = int(part.max()) + 1
         print(f"{name}: {len(found)} normal images of {count} parts", flush=True)
     fold = folds_of(part, FOLDS)
+    if len(found) - int(fold.bincount().max()) < LEAST:
+        raise UserError(f"{name}: {len(found)} normal images are too few to judge each by the others; add some")
     whole, without = cross_fitted(found, common, fold, device)
     detectors = tuple(replace(detector, normality=normality) for normality in without)
-    return replace(detector, normality=whole), HeldOut(detectors, fold[: len(normals)].numpy(), count)
+    return replace(detector, normality=whole), HeldOut(
+        normals, white, detectors, fold[: len(normals)].numpy(), name, count
+    )
 
 
 def _one_after_the_other(count: int, batches: Iterator[torch.Tensor]) -> torch.Tensor:
@@ -92,10 +115,15 @@ def residuals(detector: Detector, images: np.ndarray | Images, white: float, nam
 
 
 def look(
-    detectors: Sequence[Detector], images: np.ndarray, white: float, name: str, fold: np.ndarray | None = None
+    detectors: Sequence[Detector],
+    images: np.ndarray,
+    white: float,
+    name: str,
+    fold: np.ndarray | None = None,
+    names: Iterable[str] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Base maps float32 (N, S, S) of images (N, S, S, C), each by the detector of its `fold` (N,); by default all by
-    the first. A painted image's fold is its original's: it is looked at with statistics that that had no part in."""
+    """The base maps in `names` (by default all), float32 (N, S, S), of images (N, S, S, C), each by the detector of its
+    `fold` (N,); by default all by the first."""
     device = next(detectors[0].vqvae.parameters()).device
     maps: dict[str, np.ndarray] = {}
     done = 0
@@ -103,7 +131,7 @@ def look(
     for k, detector in enumerate(detectors):
         indices = np.flatnonzero(at == k)
         for some in np.array_split(indices, -(-len(indices) // BATCH)) if len(indices) else ():
-            for key, value in detector.look(to_tensor(images[some], white, device))[0].items():
+            for key, value in detector.look(to_tensor(images[some], white, device), names)[0].items():
                 maps.setdefault(key, np.empty((len(images), *value.shape[1:]), np.float32))[some] = value
             done += len(some)
             print(f"{name} {done}/{len(images)}", flush=True)
@@ -115,7 +143,7 @@ def standards(detector: Detector, maps: dict[str, np.ndarray]) -> dict[str, Stan
     images already, else place by place."""
 
     def one(name: str, m: np.ndarray) -> Standard:
-        alike = detector.over_features or name in (*DISTANCES.maps, "wide")
+        alike = detector.over_features or name in OF_NORMALITY
         return level(m) if alike else standard(m, detector.prior.grid, least(name))
 
     return {name: one(name, m) for name, m in maps.items()}

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from components import folds
 from components.arrays import BATCH
 from components.detector import Detector
+from components.errors import UserError
 from components.normality import model as normality
 from components.normality.model import Normality, cross_fitted
 from components.normality.parts import folds_of, same_part
@@ -123,6 +124,19 @@ def test_the_setting_says_whether_photographs_of_one_part_are_held_out_together(
         said = held_out.detectors[fold].normality.subspace.components.float() @ siblings[image]
         explained = float((said.norm() / siblings[image].norm()).square())
         assert explained < 0.6 if together else explained > 0.7
+
+
+@pytest.mark.parametrize(("count", "enough"), [(4, False), (5, True)])
+def test_too_few_images_to_be_judged_by_the_others_are_told(monkeypatch, count, enough):
+    images = torch.rand(count, 6, 8, 8).half()
+    monkeypatch.setattr(folds, "residuals", lambda _detector, some, *_: some.split(BATCH))
+    network = torch.nn.Linear(1, 1)
+    detector = Detector(network, SimpleNamespace(grid=8), 0.0, True, ())
+    if enough:
+        assert folds.fitted(detector, images[1:], images[:1], 255.0, "known", "test")[0].normality is not None
+        return
+    with pytest.raises(UserError, match="4 normal images are too few to judge each by the others; add some"):
+        folds.fitted(detector, images[1:], images[:1], 255.0, "known", "test")
 
 
 def scores(model: Normality, images: torch.Tensor) -> np.ndarray:

@@ -3,6 +3,7 @@
 import dataclasses
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from components import folds, known_defects
 from components.arrays import evenly
-from components.calibrate import choose_eta, choose_score
+from components.calibrate import choose_eta, choose_score, reach
 from components.detector import Detector
 from components.errors import UserError
 from components.scoremap import Evidence, base_maps, distance, examine
@@ -210,12 +211,39 @@ def test_a_painted_image_is_looked_at_without_its_originals_fold(count):
         def vqvae(self):
             return self
 
-        def look(self, image):
-            return {"fold": np.full((len(image), 1, 1), self.fold, np.float32)}, None
+        def look(self, image, names=None):
+            return {name: np.full((len(image), 1, 1), self.fold, np.float32) for name in names or ("all",)}, None
 
-    fold = np.random.default_rng(count).integers(0, 5, count)[places]
-    maps = folds.look([Seen(k) for k in range(5)], np.zeros((len(places), 2, 2, 1), np.uint8), 255.0, "test", fold)
-    assert (maps["fold"][:, 0, 0] == fold).all()
+    fold = np.random.default_rng(count).integers(0, 5, count)
+    images = np.zeros((count, 2, 2, 1), np.uint8)
+    held_out = folds.HeldOut(images, 255.0, tuple(Seen(k) for k in range(5)), fold, "test")
+    assert (held_out.maps()["all"][:, 0, 0] == fold).all()
+    white = lambda image, other, rng: (np.ones_like(image), np.ones(image.shape[:2], bool))  # noqa: E731
+    maps, masks = held_out.painted(white, places, 0, "white", ["wanted"])
+    assert list(maps) == ["wanted"] and (maps["wanted"][:, 0, 0] == fold[places]).all()
+    assert masks.shape == (len(places), 2, 2) and masks.all()
+
+
+@pytest.mark.parametrize("sigma", [4.0, 7.0])
+def test_the_reach_is_that_of_the_chosen_score_alone(sigma):
+    """Of a score that blurs by a Gaussian, half is left at sigma sqrt(2 ln 2); no other map is drawn."""
+    wide = {"chosen": ("blurred",), "other": ("sharp",)}
+
+    def blurred(images):
+        return np.stack([cv2.GaussianBlur(np.abs(image - 0.5), (0, 0), sigma) for image in images.numpy()[:, 0]])
+
+    def drawn(image, names=None):
+        assert tuple(names) == ("blurred",)
+        return {"blurred": blurred(image)}, None
+
+    one = SimpleNamespace(
+        vqvae=torch.nn.Linear(1, 1), look=drawn, scores=wide, score=lambda maps, name: maps["blurred"]
+    )
+    normals = np.full((20, 96, 96, 1), 127, np.uint8)
+    held_out = folds.HeldOut(normals, 254.0, (one,) * 5, np.arange(20) % 5, "test")
+    config = SimpleNamespace(calibrate=CONFIG, seed=0)
+    found = reach(one, held_out, np.zeros((20, 96, 96), np.float32), "chosen", config)
+    assert found == pytest.approx(sigma * np.sqrt(2 * np.log(2)), abs=1.5)
 
 
 def test_features_that_are_no_numbers_are_told(monkeypatch):
