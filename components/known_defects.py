@@ -2,8 +2,8 @@
 
 The paper names this as future work; here it goes as far as choosing goes. `known` is one kind of defect beside the
 painted ones, of equal weight whatever its number of images: half of what eta is first judged by (beside the
-rectangles), and a fifth of what the score is chosen by (beside the four hard kinds). Its own measure is the mean
-of its image AUROC and, where masks were drawn, its pixel AUROC.
+rectangles), and a fifth of what the score is chosen by (beside the four painted kinds that are for that). Its own
+measure is the mean of its image AUROC and, where masks were drawn, its pixel AUROC.
 
 The thresholds stay those of the normal images alone. A threshold lowered to catch what is known has a false-positive
 rate that no normal image vouches for, and promises nothing of the defects that are not known yet. What the

@@ -1,7 +1,7 @@
 """Synthetic negatives: defects made from held-out normal images, with exact masks.
 
-`rectangles` are the paper's (section 4.3.3). They are easy and soon saturate, so three harder kinds, in the
-manner of CutPaste (Li et al. 2021) and DRAEM (Zavrtanik et al. 2021), decide between scores.
+`rectangle` is the paper's (section 4.3.3). Rectangles are easy and soon saturate, so three harder kinds, in the manner
+of CutPaste (Li et al. 2021) and DRAEM (Zavrtanik et al. 2021), and large faint ones decide between scores.
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ def scratch(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> t
 
 
 def veil(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A large soft patch, a tenth to a half of the image: a little darker, brighter or tinted, or worn smooth."""
+    """A large soft patch, a tenth to a half of the image, less what lies beyond its edge: a little darker, brighter or
+    tinted, or worn smooth."""
     size = image.shape[0]
     (y, x), angle = rng.uniform(0, size, 2), rng.uniform(0, np.pi)
     rows, columns = np.mgrid[:size, :size] - np.array([y, x])[:, None, None]

@@ -95,11 +95,11 @@ class Calibrate:
     neighbour_rule: bool  # Eq. 5's local constraint
     rectangle_area: float  # the paper's painted rectangles, share of the image
     images: int  # at most so many calibration images are looked at
-    negatives: int  # harder negatives of each kind, made from as many calibration images
+    negatives: int  # painted negatives of each kind, made from as many calibration images
     min_area: float  # smallest region that counts, share of the image
     false_alarms: float  # share of normal images that the threshold is to let through as defective
     parts: str  # the parts to come: new, or known where the normal images show the same ones
-    score: str  # one of components/scores.py, or auto: chosen on the hard negatives
+    score: str  # one of components/scores.py, or auto: chosen on the painted negatives
     bilateral: tuple[float, ...]  # d, sigma colour, sigma space, on the 0-255 scale
 
 

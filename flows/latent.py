@@ -1,7 +1,7 @@
 """`kintsugi choose`: codes of pixels, of pixels in patches or of features, as a category's calibration images say.
 
 All are trained up to `calibrate`, on the same split. Each calibration has measured its chosen score on the same
-hard negatives, made from held-out normal images; the highest mean AUROC wins. No test image is looked at.
+negatives, painted on held-out normal images; the highest mean AUROC wins. No test image is looked at.
 
 For hours params.yaml names codes that are only being tried. The category's lock keeps trainings and imports of it away
 meanwhile, and `.kintsugi/choosing/<category>.json` keeps what was named before: whatever ends the choice early puts
@@ -41,7 +41,7 @@ KEYS = ("latent", "allocation")  # what CONTENDERS differ in
 @dataclass(frozen=True)
 class Chosen:
     """`codes` of CONTENDERS won over those in force `before`; `table` has a row for each: codes, score, eta, and the
-    AUROCs on hard negatives."""
+    AUROCs on painted negatives."""
 
     category: str
     codes: str
@@ -136,7 +136,7 @@ def in_force(vqvae: VQVAE) -> str:
 
 
 def measured(root: Path, category: str) -> dict[str, object]:
-    """What the calibration that lies there chose, and its AUROCs on the hard negatives."""
+    """What the calibration that lies there chose, and its AUROCs on the painted negatives."""
     folder = stage.folder(root, category, LAST)
     calibration = stage.read_json(folder / "calibration.json")
     scores = pd.read_csv(folder / "scores.csv")

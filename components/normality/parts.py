@@ -1,8 +1,8 @@
 """Which normal images show one part, so that an image is not judged by what photographs of the same part explain.
 
-Two photographs of a part share what no two parts share: its grain, its print, its scratches. In the residuals of their
-features, less the mean of all normal images, they correlate far more than those of different parts (docs/adr/0006).
-What is chained by correlations above ALIKE is one part; where that chains too many, by higher ones.
+Two photographs of a part share what no two parts share: its grain, its print, its scratches. Their residuals, less the
+mean of all normal images, correlate far more than those of different parts (docs/adr/0006). What is chained by
+correlations above ALIKE is one part; where that chains too many, by higher ones.
 """
 
 from __future__ import annotations

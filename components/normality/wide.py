@@ -1,4 +1,4 @@
-"""The wide view: how far residuals of features deviate, a little each, over a large part of an image.
+"""The wide view: how far residuals deviate, a little each, over a large part of an image.
 
 A place's covariance sees what stands out from that place's normal looks. What is slightly wrong over a sixteenth of the
 image (uneven light on it, a worn coating, a hairline crack across) stands out nowhere; but the deviations agree, and

@@ -85,7 +85,7 @@ def choose(
     if as_json:
         emit({"category": category, "codes": chosen.codes, "before": chosen.before, "table": chosen.table} | settings)
         return 0
-    show(f"{category}: AUROC on hard negatives of calibration images", list(chosen.table.columns),
+    show(f"{category}: AUROC on negatives painted on calibration images", list(chosen.table.columns),
          chosen.table.to_numpy().tolist())  # fmt: skip
     said = ", ".join(f"{key}: {value}" for key, value in settings.items())
     typer.echo(f"params.yaml has {said} for {category}; `kintsugi run {category}` makes its model")
