@@ -49,7 +49,7 @@ IMPORTS = {
     "validate": "from flows import data; from components.dataset.manifest import build_manifest; "
                 "found = settings.load_dataset(Path.cwd())",
     "dvc add": "from flows.adapters import versioning",
-} | {stage: f"import torch; from components.__main__ import MODULES; importlib.import_module(MODULES['{stage}']); "
+} | {stage: f"import torch; from components.stage import MODULES; importlib.import_module(MODULES['{stage}']); "
             "torch.manual_seed(0)" for stage in STAGES}  # fmt: skip
 CHILD = """
 import importlib, json, os, sys

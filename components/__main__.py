@@ -19,15 +19,6 @@ from components.settings import find_root, load
 
 TRAINING = ("train_vqvae", "train_prior")  # what several processes may do together
 ROOM = 64 * 2**10  # bytes; with less left, whatever failed failed for that
-MODULES = {
-    "augment": "components.augment",
-    "train_vqvae": "components.vqvae.train",
-    "extract_codes": "components.codes",
-    "train_prior": "components.prior.train",
-    "calibrate": "components.calibrate",
-    "package": "components.package",
-    "evaluate": "components.evaluate",
-}
 
 
 def tell(line: str) -> None:
@@ -44,7 +35,7 @@ def disk_full(error: BaseException, root: Path) -> bool:
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) != 2 or arguments[0] not in MODULES:
+    if len(arguments) != 2 or arguments[0] not in stage.MODULES:
         print(f"usage: python -m components {{{'|'.join(stage.STAGES)}}} CATEGORY", file=sys.stderr)
         return 2
     name, category = arguments
@@ -62,7 +53,7 @@ def main(arguments: list[str]) -> int:
         from components.parallel import together
 
         with together(arguments) if name in TRAINING else contextlib.nullcontext():
-            importlib.import_module(MODULES[name]).run(root, settings)
+            importlib.import_module(stage.MODULES[name]).run(root, settings)
     except UserError as error:
         tell(f"{name}@{category}: {error}")
         return 2

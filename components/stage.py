@@ -11,7 +11,16 @@ from typing import Any
 
 from components.errors import UserError
 
-STAGES = ("augment", "train_vqvae", "extract_codes", "train_prior", "calibrate", "package", "evaluate")
+MODULES = {
+    "augment": "components.augment",
+    "train_vqvae": "components.vqvae.train",
+    "extract_codes": "components.codes",
+    "train_prior": "components.prior.train",
+    "calibrate": "components.calibrate",
+    "package": "components.package",
+    "evaluate": "components.evaluate",
+}
+STAGES = tuple(MODULES)
 
 
 def folder(root: Path, category: str, stage: str) -> Path:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from components import metrics, stage
 from components.arrays import BATCH, evenly, open_images, to_tensor, unit
-from components.dataset.images import resize_mask
 from components.evaluate.protocol import cases, pixel_metrics
 from components.inspector import Inspector
 from components.outline import marked
@@ -55,12 +54,10 @@ def load_trial(root: Path, settings: Settings, inspector: Inspector) -> Trial:
     synthetic, todo = cases(root / "data" / settings.category, manifest, inspector, settings.seed)
     images, masks, rows = [], [], []
     for case in todo:
-        image, mask = case.read()
-        truth = np.zeros(image.shape[:2], bool) if mask is None else mask
+        image, mask, known = case.read_for(size)
         images.append(unit(image, inspector.channels, white, size))
-        masks.append(resize_mask(truth, size))
-        known = bool(masks[-1].any())  # as in evaluate/
-        rows.append({"path": case.path, "label": case.label, "mask_known": int(known or not case.label)})
+        masks.append(mask)
+        rows.append({"path": case.path, "label": case.label, "mask_known": int(known)})
     return Trial(np.clip(calib / np.float32(white), 0, 1), np.stack(images), np.stack(masks), pd.DataFrame(rows),
                  inspector.min_area, settings.calibrate.false_alarms, synthetic)  # fmt: skip
 

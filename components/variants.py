@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,21 +21,7 @@ from components.inspector import Inspector
 from components.settings import Settings
 
 HERE = Path(__file__).parent
-# Each stage: its module, the sections of the settings and the code that decide its result.
-STEPS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
-    "train_vqvae": (
-        "vqvae.train", ("vqvae",), ("vqvae", "features", "arrays.py", "device.py", "parallel.py", "training.py"),
-    ),
-    "extract_codes": ("codes", (), ("codes.py", "arrays.py", "device.py")),
-    "train_prior": ("prior.train", ("prior",), ("prior", "arrays.py", "device.py", "parallel.py", "training.py")),
-    "calibrate": (
-        "calibrate", ("calibrate",),
-        ("calibrate.py", "known_defects.py", "detector.py", "folds.py", "threshold.py", "spread.py", "negatives.py",
-         "standard.py", "metrics.py", "restore.py", "scoremap.py", "scores.py", "normality", "wavelets.py", "prior",
-         "arrays.py", "device.py"),
-    ),
-    "package": ("package", (), ("package.py",)),
-}  # fmt: skip
+STEPS = stage.STAGES[1:-1]  # from the augmented images to the package
 
 
 @dataclass(frozen=True)
@@ -72,19 +59,23 @@ def fit_or_load(root: Path, category: str, name: str, device: torch.device) -> I
     arrays = sorted([*source.glob("*.npy"), source / "summary.json"])
     done = stage.read_json(own / "keys.json") if (own / "keys.json").is_file() else {}
     key = stage.inputs_key(resolved.seed, *arrays)
-    for step, (module, _, _) in STEPS.items():
-        key = key_of(step, key, resolved)
+    graph = settings.read_yaml(root / "dvc.yaml")["stages"]
+    for step in STEPS:
+        key = key_of(graph[step], key, resolved)
         if done.get(step) != key or not stage.folder(own, category, step).is_dir():
             print(f"compare@{category} {name}: {step}", flush=True)
             torch.manual_seed(resolved.seed)
-            importlib.import_module(f"components.{module}").run(own, resolved)
+            importlib.import_module(stage.MODULES[step]).run(own, resolved)
             done[step] = key
             stage.write_json(own / "keys.json", done)
     return Inspector.load(stage.folder(own, category, "package"), str(device))
 
 
-def key_of(step: str, before: str, resolved: Settings) -> str:
-    """What decides a stage's result: what the stage before it had, its sections of the settings, its code."""
-    _, sections, code = STEPS[step]
-    files = [path for name in code for path in sorted((HERE / name).rglob("*.py")) or [HERE / name]]
-    return stage.inputs_key((before, [asdict(getattr(resolved, section)) for section in sections]), *files)
+def key_of(node: Mapping[str, Any], before: str, resolved: Settings) -> str:
+    """What decides the result of a stage that dvc.yaml has as `node`: what the stage before it had, its sections of the
+    settings, its code."""
+    code = [HERE.parent / dep for dep in node["deps"] if Path(dep).parts[0] == HERE.name]
+    files = [path for each in code for path in sorted(each.rglob("*.py")) or [each]]
+    keys = [key for params in node.get("params", ()) for named in params.values() for key in named]
+    sections = [asdict(getattr(resolved, key)) for key in keys if key in settings.SECTIONS]
+    return stage.inputs_key((before, sections), *files)

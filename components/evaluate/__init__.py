@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from components import stage
-from components.dataset.images import resize_mask
 from components.device import find_device
 from components.evaluate import gallery, report
 from components.evaluate.protocol import absent, cases, describe, measure
@@ -66,16 +65,14 @@ def evaluate(inspector: Inspector, data: Path, manifest: pd.DataFrame, config: E
     size = inspector.image_size
     maps, marked, masks, rows, busy = [], [], [], [], 0.0
     for number, case in enumerate(todo, 1):
-        image, mask = case.read()
+        image, mask, known = case.read_for(size)
         seen = inspector.inspect([image])[0]
         busy += seen.seconds
-        truth = np.zeros(image.shape[:2], bool) if mask is None else mask
         maps.append(seen.score_map.astype(np.float32))
         marked.append(seen.mask)
-        masks.append(resize_mask(truth, size))
-        known = bool(masks[-1].any())  # of a mask without a pixel, drawn so or too small for this size, as of none
+        masks.append(mask)
         rows.append({"path": case.path, "label": case.label, "defect": case.defect, "score": seen.score,
-                     "verdict": int(seen.anomalous), "mask_known": int(known or not case.label),
+                     "verdict": int(seen.anomalous), "mask_known": int(known),
                      "least_likelihood": _least(seen.likelihood)})  # fmt: skip
         if number % 20 == 0 or number == len(todo):
             print(f"evaluate@{inspector.category} {number}/{len(todo)} {number / busy:.1f} images/s", flush=True)

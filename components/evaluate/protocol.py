@@ -13,7 +13,7 @@ import pandas as pd
 
 from components import metrics
 from components.arrays import unit
-from components.dataset.images import read_image, read_mask
+from components.dataset.images import read_image, read_mask, resize_mask
 from components.dataset.split import judged
 from components.inspector import Inspector
 from components.negatives import HARD, make, rectangle
@@ -32,6 +32,13 @@ class Case:
     label: int
     defect: str
     read: Callable[[], tuple[np.ndarray, np.ndarray | None]]
+
+    def read_for(self, size: int) -> tuple[np.ndarray, np.ndarray, bool]:
+        """The image, its mask bool (size, size), and whether its regions are known: a mask without a pixel, drawn so or
+        too small for this size, is as good as none."""
+        image, mask = self.read()
+        small = resize_mask(np.zeros(image.shape[:2], bool) if mask is None else mask, size)
+        return image, small, bool(small.any()) or not self.label
 
 
 def cases(data: Path, manifest: pd.DataFrame, inspector: Inspector, seed: int) -> tuple[bool, list[Case]]:

@@ -37,7 +37,8 @@ SMALL = {
 }  # fmt: skip
 # Every stage in its turn, in one process that nobody kills.
 ALONE = """
-from components.__main__ import MODULES, main
+from components.__main__ import main
+from components.stage import MODULES
 for step in MODULES:
     assert main([step, "stripes"]) == 0, step
 """

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from components import settings, stage
-from components.__main__ import MODULES
 from components.errors import UserError
+from components.stage import MODULES
 from flows import data, fixity
 from flows.adapters import versioning
 from tests import tiny

@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from components import settings
-from components.__main__ import MODULES
 from components.errors import UserError
 from components.features import backbone
+from components.stage import MODULES
 from flows import data, latent
 from flows.adapters import versioning
 from flows.adapters.process import Cancellation, StoppedError

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,7 +11,7 @@ import torch
 from ruamel.yaml import YAML
 from scipy import ndimage
 
-from components import compare, evaluate, metrics, settings, variants
+from components import compare, evaluate, metrics, settings, stage, variants
 from components.baselines.settings import load
 from components.compare import GROUPS, NAMES, NO_RULE, names_of
 from components.errors import UserError
@@ -48,8 +47,8 @@ def trained(root, calib=4):
         images = rng.integers(0, 256, (count, SIDE, SIDE, 3), dtype=np.uint8)
         np.save(artifacts / "augment" / f"images-{part}.npy", images)
     (artifacts / "augment" / "summary.json").write_text(json.dumps({"white": 255}))
-    for stage, seconds in (("train_vqvae", 20.0), ("train_prior", 30.0)):
-        pd.DataFrame({"epoch": [1, 2], "seconds": [1.0, seconds]}).to_csv(artifacts / stage / "curves.csv", index=False)
+    for name, seconds in (("train_vqvae", 20.0), ("train_prior", 30.0)):
+        pd.DataFrame({"epoch": [1, 2], "seconds": [1.0, seconds]}).to_csv(artifacts / name / "curves.csv", index=False)
     (artifacts / "calibrate").mkdir(exist_ok=True)
     pd.DataFrame({"score": list(PIXELS.scores), "threshold": 1.0}).to_csv(
         artifacts / "calibrate/scores.csv", index=False
@@ -209,14 +208,26 @@ def test_a_variant_is_trained_once_by_the_packages_stages(workspace, monkeypatch
     assert "its own rows" in left_out.note and np.isnan(left_out.image_auroc)
 
 
-def test_a_variants_stages_depend_on_what_the_graph_says():
-    graph = settings.read_yaml(REPO / "dvc.yaml")["stages"]
-    for step, (_, sections, code) in variants.STEPS.items():
-        deps = {Path(dep) for dep in graph[step]["deps"]}
-        assert {Path("components") / name for name in code} == {dep for dep in deps if dep.parts[0] == "components"} - (
-            {Path("components/vqvae"), Path("components/features")} if step != "train_vqvae" else set()
-        ), step
-        named = {
-            key for each in graph[step].get("params", []) for file, keys in each.items() if "/" in file for key in keys
-        }
-        assert set(sections) == named - {"features"}, step
+SECTIONS_OF = {"train_vqvae": "vqvae", "train_prior": "prior", "calibrate": "calibrate"}
+
+
+@pytest.mark.parametrize("step", variants.STEPS)
+def test_a_variants_stage_runs_again_for_what_the_graph_names(tmp_path, monkeypatch, step):
+    node = settings.read_yaml(REPO / "dvc.yaml")["stages"][step]
+    resolved = settings.load(make_workspace(tmp_path), "brick")
+    key = variants.key_of(node, "before", resolved)
+    assert key == variants.key_of(node, "before", resolved) != variants.key_of(node, "other", resolved)
+    for section, name, value in (("vqvae", "steps", 7), ("prior", "steps", 7), ("calibrate", "images", 7)):
+        other = dataclasses.replace(
+            resolved, **{section: dataclasses.replace(getattr(resolved, section), **{name: value})}
+        )
+        assert (variants.key_of(node, "before", other) != key) == (SECTIONS_OF.get(step) == section)
+
+    files = []
+    monkeypatch.setattr(stage, "inputs_key", lambda _, *read: files.extend(read))
+    variants.key_of(node, "before", resolved)
+    assert all(path.is_file() for path in files)
+    named = {path.relative_to(REPO).as_posix() for path in files}
+    assert ("components/vqvae/model.py" in named) == (step in ("train_vqvae", "extract_codes", "calibrate"))
+    assert ("components/normality/sums.py" in named) == (step == "calibrate")
+    assert ("components/package.py" in named) == (step == "package")

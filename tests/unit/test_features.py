@@ -16,7 +16,6 @@ from scipy.spatial.distance import mahalanobis
 
 from components import settings as settings_of
 from components import stage
-from components.__main__ import MODULES
 from components.device import autocast, fast_dtype
 from components.errors import UserError
 from components.features import backbone
@@ -27,6 +26,7 @@ from components.normality import sums
 from components.normality.subspace import Subspace, pooled, without_median
 from components.normality.wide import Wide, blocks, whitening
 from components.outline import marked
+from components.stage import MODULES
 from tests.artifacts_fixture import REPO
 from tests.tiny import edit
 from tests.unit.test_vqvae import CONFIG as VQVAE_CONFIG
