@@ -126,7 +126,7 @@ def package_rows(
             measured = judge(limits[score], here.score(maps, score), trial, settings.evaluate, _reach(inspector, score))
             yield measured | {
                 "method": name,
-                "what": _what(score) + (", without the neighbour rule" if todo is unruled else ""),
+                "what": _what(here, score) + (", without the neighbour rule" if todo is unruled else ""),
                 "chosen": todo is ruled and score == inspector.calibration["score"],
                 "fit_seconds": seconds,
                 "inference_ms": milliseconds(_scorer(here, score), trial.images, device),
@@ -162,7 +162,7 @@ def variant_rows(
             row
             | measured
             | {
-                "what": f"{row['what']}: {_what(score)}",
+                "what": f"{row['what']}: {_what(here, score)}",
                 "fit_seconds": training_seconds(variants.folder(root, category, name), category),
                 "inference_ms": milliseconds(_scorer(here, score), trial.images, device),
                 "megabytes": _megabytes(here.vqvae) + _megabytes(here.prior),
@@ -223,9 +223,10 @@ def protocol(inspector: Inspector, trial: Trial, config: Evaluate) -> str:
     )
 
 
-def _what(score: str) -> str:
-    if len(SCORES[score]) > 1:
-        return " + ".join(SCORES[score]) + ", each standardised"
+def _what(detector: Detector, score: str) -> str:
+    parts = detector.scores[score]
+    if len(parts) > 1:
+        return " + ".join(parts) + ", each standardised"
     return WHAT.get(score, score)
 
 

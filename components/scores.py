@@ -86,7 +86,7 @@ AFTER_RESTORATION = Kind(
 WAVES = (DISTANCES | IN_CONTEXT).with_wide()
 FEATURES = (DISTANCES | LAYERS).with_wide() | AFTER_RESTORATION
 
-SCORES = (PIXELS | BUDGET | FEATURES).scores
+SCORES = tuple((PIXELS | BUDGET | WAVES | FEATURES).scores)  # all names; what a score is made of is its kind's
 AS_DRAWN = "restored"  # the paper's score, in grey values; all others are deviations from what is usual
 OF_NORMALITY = (*DISTANCES.maps, *LAYERS.maps, "wide")  # maps of components.normality, distances from normal images
 WEIGHTS = {"wide": 0.2}  # in a sum: it marks more than a small defect covers; of all others 1

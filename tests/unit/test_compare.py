@@ -20,7 +20,7 @@ from components.features import backbone
 from components.folds import look
 from components.inspector import Inspector
 from components.outline import marked
-from components.scores import PIXELS, least
+from components.scores import PIXELS, kind_of, least
 from components.settings import Evaluate
 from components.standard import standard
 from components.threshold import threshold
@@ -165,6 +165,13 @@ def test_a_category_that_never_ran_is_told_what_to_do(tmp_path):
         rows_of(root, ["restored"])
 
 
+@pytest.mark.parametrize("latent", ["pixels", "features"])
+@pytest.mark.parametrize("allocates", [False, True])
+def test_whatever_a_calibration_may_choose_has_a_row(latent, allocates):
+    kind = kind_of(latent, allocates, True)
+    assert set(kind.candidates) <= set(kind.scores) <= set(names_of(["package"]))
+
+
 def test_names_keep_the_tables_order_and_groups_expand():
     assert names_of([]) == list(NAMES)
     assert names_of(["ae_l2", "restored"]) == ["restored", "ae_l2"]
@@ -192,7 +199,7 @@ def test_a_variant_is_trained_once_by_the_packages_stages(workspace, monkeypatch
     packaged = Inspector.load(own / "artifacts/brick/package")
     assert packaged.detector.vqvae.allocates and variants.same(packaged, "patch_aware")
     assert 0 <= row.image_auroc <= 1 and row.fit_seconds > 0 and row.megabytes > 0 and not row.chosen
-    assert compare._what(packaged.calibration["score"]) in row.what
+    assert compare._what(packaged.detector, packaged.calibration["score"]) in row.what
     assert "patch_aware: calibrate" in capsys.readouterr().out
 
     again = rows_of(workspace, ["patch_aware"])[0].loc["patch_aware"]
