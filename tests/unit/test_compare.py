@@ -221,7 +221,7 @@ SECTIONS_OF = {"train_vqvae": "vqvae", "train_prior": "prior", "calibrate": "cal
 @pytest.mark.parametrize("step", variants.STEPS)
 def test_a_variants_stage_runs_again_for_what_the_graph_names(tmp_path, monkeypatch, step):
     node = settings.read_yaml(REPO / "dvc.yaml")["stages"][step]
-    resolved = settings.load(make_workspace(tmp_path), "brick")
+    resolved = settings.load(make_workspace(tmp_path / "plant"), "brick")
     key = variants.key_of(node, "before", resolved)
     assert key == variants.key_of(node, "before", resolved) != variants.key_of(node, "other", resolved)
     for section, name, value in (("vqvae", "steps", 7), ("prior", "steps", 7), ("calibrate", "images", 7)):
