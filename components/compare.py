@@ -212,7 +212,7 @@ def protocol(inspector: Inspector, trial: Trial, config: Evaluate) -> str:
         f"normals says {trial.false_alarms:.1%} of normal images exceed. Image score: the highest "
         f"level at which an 8-connected region of {trial.area} pixels survives; verdict: score > threshold. pro, "
         "pixel_f1, image_balanced_accuracy and image_f1 hold at that threshold; marked are the regions above it of "
-        f"that size, in rows of a model's scores, but for Eq. 6, less what is below half of the highest one near it. "
+        "that size, in rows of a model's scores, but for Eq. 6, less what is below half of the highest one near it. "
         f"aupro_30: per-region overlap integrated over the pixel false-positive rate to {config.aupro_limit}. "
         "fit_seconds: of training, on whatever else the machine was doing. inference_ms: from an image at this size to "
         "its score map, one at a time. "

@@ -71,18 +71,18 @@ def test_a_small_image_has_fewer_octaves(size: int, octaves: int) -> None:
     assert strengths(torch.rand(2, 1, size, size), 4).shape == (2, octaves * ORIENTATIONS + 1, 4, 4)
 
 
-@pytest.mark.parametrize(("axis", "turned"), [(2, [0, 5, 4, 3, 2, 1]), (3, [0, 5, 4, 3, 2, 1])])
-def test_a_mirrored_image_has_mirrored_strengths(axis: int, turned: list[int]) -> None:
+@pytest.mark.parametrize("axis", [2, 3])
+def test_a_mirrored_image_has_mirrored_strengths(axis: int) -> None:
     """No octave is moved against the others, nor favours a side."""
     image = torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
     found, mirrored = strengths(image, SIDE), strengths(image.flip(axis), SIDE)
-    order = [octave * ORIENTATIONS + k for octave in range(OCTAVES) for k in turned]
+    order = [octave * ORIENTATIONS + k for octave in range(OCTAVES) for k in (0, 5, 4, 3, 2, 1)]
     order += range(OCTAVES * ORIENTATIONS, found.shape[1])
     torch.testing.assert_close(mirrored.flip(axis)[:, order], found, atol=1e-4, rtol=0)
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(8, SIDE - 8), st.integers(8, SIDE - 8), st.integers(0, OCTAVES - 1))
+@given(st.integers(5, SIDE - 6), st.integers(5, SIDE - 6), st.integers(0, OCTAVES - 1))
 def test_all_octaves_say_one_place(row: int, column: int, octave: int) -> None:
     """The strength that a dot adds lies around the dot, in long waves as in short ones."""
     image = torch.full((1, 1, SIZE, SIZE), 0.5)
